@@ -1,0 +1,26 @@
+"""Where the kit keeps things on a machine. Two places, so that `down --all` knows all of them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def project_root() -> Path:
+    """The checkout: the folder that holds Pulumi.yaml."""
+    return Path(__file__).resolve().parents[3]
+
+
+def cache_dir() -> Path:
+    """Built tools and images; kept by `down`, removed by `down --all`. Override: MVNO_CACHE."""
+    return Path(os.environ.get("MVNO_CACHE") or Path.home() / ".cache" / "mvno-box")
+
+
+def home_dir() -> Path:
+    """An installation's own state: passphrase, Pulumi state, stack settings, kubeconfig (mode 0700). Override: MVNO_HOME."""
+    return Path(os.environ.get("MVNO_HOME") or Path.home() / ".local" / "share" / "mvno-box")
+
+
+def cluster_dir() -> Path:
+    """The embedded cluster's data (needs root). Override: MVNO_CLUSTER_DIR."""
+    return Path(os.environ.get("MVNO_CLUSTER_DIR") or "/var/lib/mvno-box")

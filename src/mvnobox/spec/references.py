@@ -1,0 +1,70 @@
+"""What one part of a BrandSpec says of another.
+
+Works on the file's data, however broken it is, so that every error comes at once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+from zoneinfo import available_timezones
+
+Location = tuple[str | int, ...]
+Finding = tuple[Location, object, str]
+_LOCALE = re.compile(r"^[a-z]{2}-[A-Z]{2}$")
+
+
+def _list(data: dict[str, Any], key: str) -> list[tuple[int, dict[str, Any]]]:
+    value = data.get(key)
+    return [(n, item) for n, item in enumerate(value) if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def _names(data: dict[str, Any], key: str, attribute: str) -> list[str]:
+    return [str(item[attribute]) for _, item in _list(data, key) if attribute in item]
+
+
+def _texts(value: Any, where: Location) -> Iterator[tuple[Location, dict[str, Any]]]:
+    """Every text by locale, with its path in the file."""
+    if isinstance(value, dict):
+        if value and all(isinstance(key, str) and _LOCALE.match(key) for key in value):
+            yield where, value
+        else:
+            for key, item in value.items():
+                yield from _texts(item, (*where, key))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _texts(item, (*where, index))
+
+
+def _plan_problems(data: dict[str, Any]) -> Iterator[Finding]:
+    networks = _names(data, "dataNetworks", "name")
+    known = {
+        "freeDestinations": ("destinationGroups", _names(data, "destinationGroups", "id")),
+        "topUps": ("topUps", _names(data, "topUps", "id")),
+    }
+    for number, plan in _list(data, "plans"):
+        where: Location = ("plans", number)
+        if plan.get("id") == "verification":
+            yield (*where, "id"), plan["id"], "another id: the kit adds a plan of this name itself"
+        if isinstance(plan.get("dnn"), str) and plan["dnn"] not in networks:
+            yield (*where, "dnn"), plan["dnn"], f"one of dataNetworks: {', '.join(networks) or 'none'}"
+        for key, (source, names) in known.items():
+            for index, name in enumerate(plan[key] if isinstance(plan.get(key), list) else []):
+                if isinstance(name, str) and name not in names:
+                    yield (*where, key, index), name, f"one of {source}: {', '.join(names) or 'none'}"
+
+
+def reference_problems(data: dict[str, Any]) -> Iterator[Finding]:
+    """(path, what was found, what is allowed) for each reference that leads nowhere."""
+    yield from _plan_problems(data)
+    zone = data.get("timezone")
+    if isinstance(zone, str) and zone not in available_timezones():
+        yield ("timezone",), zone, "an IANA time zone, for instance Europe/Paris"
+    locales = [locale for locale in data.get("locales") or [] if isinstance(locale, str)]
+    for path, texts in _texts(data, ()):
+        if sorted(texts) != sorted(locales):
+            yield path, sorted(texts), f"a text for each of the brand's locales: {', '.join(locales) or 'none'}"
+    plans = _list(data, "plans")
+    if plans and all(plan.get("sellable") is False for _, plan in plans):
+        yield ("plans",), "no sellable plan", "at least one plan that customers can order"
