@@ -17,7 +17,7 @@ def cache_dir() -> Path:
 
 
 def home_dir() -> Path:
-    """An installation's own state: passphrase, Pulumi state, stack settings, kubeconfig (mode 0700). Override: MVNO_HOME."""
+    """An installation's state: passphrase, Pulumi state, stack settings, kubeconfig (0700). Override: MVNO_HOME."""
     return Path(os.environ.get("MVNO_HOME") or Path.home() / ".local" / "share" / "mvno-box")
 
 

@@ -15,6 +15,7 @@ from pydantic import (
     Field,
     IPvAnyAddress,
     PlainSerializer,
+    PrivateAttr,
     ValidationInfo,
     field_validator,
     model_validator,
@@ -398,6 +399,14 @@ class BrandSpec(Model):
                 raise ValueError(f"{item.id!r} is there twice")
             seen.add(item.id)
         return value
+
+    # The file's own data, as written ("2 GB"), for those who must hand the file on.
+    _source: dict[str, Any] = PrivateAttr(default_factory=dict)
+
+    @property
+    def source(self) -> dict[str, Any]:
+        """The data of the file that this brand was read from."""
+        return self._source
 
     # Facts that follow from the country where the brand says nothing.
     @property

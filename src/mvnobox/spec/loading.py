@@ -49,11 +49,12 @@ class InvalidSpec(BadInput):
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """Refuses a key that is there twice (PyYAML takes the last) and aliases (a few lines of them can mean gigabytes)."""
+    """Refuses a key that is there twice (PyYAML takes the last) and aliases (few lines of them can mean gigabytes)."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
-            raise yaml.composer.ComposerError(None, None, "an alias: write the value out", self.peek_event().start_mark)
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.composer.ComposerError(None, None, "an alias: write the value out", mark)
         return super().compose_node(parent, index)
 
 
@@ -166,6 +167,7 @@ def parse_brand(text: str, file: str) -> BrandSpec:
         problems = [_problem(one, file, lines) for one in error.errors()] + problems
     if spec is None or problems:
         raise InvalidSpec(sorted(dict.fromkeys(problems), key=lambda problem: problem.line or 0))
+    spec._source = data
     return spec
 
 

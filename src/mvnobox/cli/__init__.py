@@ -1,0 +1,1 @@
+"""The `mvno` command: thin, calls the rooms that do the work."""

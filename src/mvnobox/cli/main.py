@@ -1,0 +1,238 @@
+"""`mvno`: the commands. Exit codes: 0 done, 1 failed, 2 bad input, 3 an environment that cannot run it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.exceptions import TyperException
+
+from mvnobox import __version__
+from mvnobox.cli.console import err, out, print_json, reporter
+from mvnobox.errors import KitError
+
+app = typer.Typer(
+    name="mvno",
+    help="MVNO in a box: launch a mobile brand on Kubernetes from one file.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+BrandOption = Annotated[str, typer.Option("--brand", "-b", help="A brand's name (brands/NAME.yaml) or its file.")]
+EnvOption = Annotated[str, typer.Option("--env", "-e", help="Which environment: the second half of the stacks' names.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on standard output and nothing else.")]
+
+
+@app.command()
+def up(
+    brand: BrandOption = "silverline",
+    env: EnvOption = "dev",
+    core: Annotated[str, typer.Option(help="auto, open5gs or simulated.")] = "auto",
+    cluster: Annotated[str, typer.Option(help="auto, embedded or the name of a kubeconfig context.")] = "auto",
+    verify: Annotated[bool, typer.Option(help="End with the customer's journey.")] = True,
+) -> None:
+    """Bring up the platform and a brand, and prove them with a customer's journey."""
+    from mvnobox.cli.results import print_journey
+    from mvnobox.deploy.install import up as bring_up
+    from mvnobox.deploy.journey import verify as journey
+
+    report = reporter()
+    installed = bring_up(brand=brand, env=env, core=core, cluster=cluster, report=report)
+    if verify:
+        result = journey(brand=installed.brand, env=env, report=report)
+        print_journey(result)
+        if not result.passed:
+            raise typer.Exit(1)
+    out.print(f"\n[bold]{installed.display_name}[/] is up. Next: {installed.hint}")
+
+
+@app.command()
+def verify(brand: BrandOption = "silverline", env: EnvOption = "dev", as_json: JsonOption = False) -> None:
+    """The customer's journey, end to end, pass or fail per step."""
+    from mvnobox.cli.results import print_journey
+    from mvnobox.deploy.install import brand_name
+    from mvnobox.deploy.journey import verify as journey
+
+    result = journey(brand=brand_name(brand), env=env, report=reporter())
+    if as_json:
+        print_json(result.document())
+    else:
+        print_journey(result)
+    if not result.passed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def status(env: EnvOption = "dev", as_json: JsonOption = False) -> None:
+    """What is installed and whether it is healthy."""
+    from mvnobox.cli.results import print_status
+    from mvnobox.deploy.status import status as read_status
+
+    found = read_status(env)
+    if as_json:
+        print_json(found)
+    else:
+        print_status(found)
+
+
+@app.command()
+def down(
+    brand: Annotated[str | None, typer.Option("--brand", "-b", help="Remove this brand only.")] = None,
+    env: EnvOption = "dev",
+    everything: Annotated[bool, typer.Option("--all", help="Also remove built tools, images and packages.")] = False,
+) -> None:
+    """Remove the stacks and an embedded cluster (keeps built tools and images)."""
+    from mvnobox.deploy.remove import down as take_down
+
+    take_down(brand=brand, env=env, everything=everything, report=reporter())
+
+
+@app.command()
+def doctor(as_json: JsonOption = False) -> None:
+    """Whether this machine can run the kit, and what to do where it cannot."""
+    from mvnobox.cli.results import print_checks
+    from mvnobox.deploy.hostcheck import checks
+
+    found = checks()
+    if as_json:
+        print_json({"ok": all(check.ok for check in found), "checks": [vars_of(check) for check in found]})
+    else:
+        print_checks(found)
+    if not all(check.ok for check in found):
+        raise typer.Exit(3)
+
+
+@app.command()
+def validate(
+    files: Annotated[list[Path] | None, typer.Argument(help="BrandSpec files.")] = None,
+    as_json: JsonOption = False,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema for editors.")] = False,
+) -> None:
+    """Check BrandSpec files: every error at once, alone and against each other."""
+    from mvnobox.spec import InvalidSpec, brand_schema, check_together, load_brand
+
+    if schema:
+        print_json(brand_schema())
+        return
+    if not files:
+        raise typer.BadParameter("name at least one file", param_hint="FILES")
+    problems = []
+    loaded = []
+    for file in files:
+        try:
+            loaded.append((str(file), load_brand(file)))
+        except InvalidSpec as error:
+            problems += error.problems
+    try:
+        check_together(loaded)
+    except InvalidSpec as error:
+        problems += error.problems
+    if as_json:
+        print_json({"valid": not problems, "problems": [vars_of(problem) for problem in problems]})
+        if problems:
+            raise typer.Exit(2)
+        return
+    if problems:
+        raise InvalidSpec(problems)
+    for file, spec in loaded:
+        out.print(f"{file}: brand {spec.name} ({spec.display_name}), {len(spec.plans)} plans: valid", soft_wrap=True)
+
+
+@app.command()
+def render(
+    out_dir: Annotated[Path, typer.Option("--out", help="An empty or new folder.")],
+    brand: BrandOption = "silverline",
+    env: EnvOption = "dev",
+    core: Annotated[str, typer.Option(help="auto, open5gs or simulated.")] = "auto",
+) -> None:
+    """Write what will be applied as files: chart values, configurations, manifests. No secret is among them."""
+    from mvnobox.deploy.rendering import render_to
+
+    count = render_to(out_dir, brand=brand, env=env, core=core, report=reporter())
+    out.print(f"{count} files in {out_dir}", soft_wrap=True)
+
+
+@app.command()
+def env(env: EnvOption = "dev") -> None:
+    """Print the environment for plain `pulumi` and `kubectl`: eval "$(./mvno env)"."""
+    from mvnobox.deploy.install import shell_environment
+
+    print(shell_environment(env))
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False)
+def test(context: typer.Context) -> None:
+    """Set up all that the tests need and run them; arguments go to pytest."""
+    from mvnobox.cli.testing import run_tests
+
+    raise typer.Exit(run_tests(context.args, reporter()))
+
+
+@app.command()
+def bench(name: Annotated[str, typer.Argument(help="Which one: see bench/.")], as_json: JsonOption = False) -> None:
+    """Measure the figures that the README quotes."""
+    from mvnobox.cli.benching import run_bench
+
+    result = run_bench(name, reporter())
+    if as_json:
+        print_json(result)
+    else:
+        from mvnobox.cli.results import print_bench
+
+        print_bench(result)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    print(__version__)
+
+
+def vars_of(item: Any) -> dict[str, Any]:
+    """A dataclass as a plain dict."""
+    import dataclasses
+
+    return dataclasses.asdict(item)
+
+
+def run() -> None:
+    """The entry point: every error in words, with its exit code; no traceback unless MVNO_DEBUG is set."""
+    try:
+        code = app(standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except KitError as error:
+        if os.environ.get("MVNO_DEBUG"):
+            raise
+        err.print("[red]mvno:[/] ", end="")
+        err.print(error.cause, markup=False, soft_wrap=True)
+        if error.remedy:
+            err.print("  remedy: ", end="")
+            err.print(error.remedy, markup=False, soft_wrap=True)
+        sys.exit(error.exit_code)
+    except TyperException as error:
+        # The command line's own complaint about its words.
+        error.show()
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        err.print("mvno: interrupted. What was under way can be taken up by the same command again.")
+        sys.exit(1)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        if os.environ.get("MVNO_DEBUG"):
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        err.print(f"mvno: {where}{error.strerror or error}", markup=False, soft_wrap=True)
+        err.print("  remedy: ./mvno doctor says what this machine lacks; MVNO_DEBUG=1 shows where it happened")
+        sys.exit(3)
+    except Exception as error:
+        if os.environ.get("MVNO_DEBUG"):
+            raise
+        err.print(f"mvno: an error of the kit's own: {type(error).__name__}: {error}", markup=False, soft_wrap=True)
+        err.print("  remedy: run again with MVNO_DEBUG=1 and report what it prints")
+        sys.exit(1)

@@ -1,0 +1,95 @@
+"""`python -m mvnobox.deploy.agent CONFIG`: mirrors what policies and volumes need and acts on each change."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import yaml
+from kubernetes import client, config
+
+from mvnobox.deploy.agent.mirror import Mirror
+from mvnobox.deploy.agent.policies import Pod, compile_rules
+from mvnobox.deploy.agent.volumes import Volumes
+
+log = logging.getLogger("mvnobox.agent")
+# A burst of changes (a rollout) is compiled once.
+SETTLE_SECONDS = 0.05
+RESYNC_SECONDS = 30.0
+
+
+def _pod(item: dict[str, Any]) -> Pod | None:
+    status, spec = item.get("status", {}), item["spec"]
+    address = status.get("podIP")
+    if not address or spec.get("hostNetwork") or status.get("phase") in ("Succeeded", "Failed"):
+        return None
+    ports = tuple(
+        (port["name"], port.get("protocol", "TCP"), port["containerPort"])
+        for container in spec["containers"]
+        for port in container.get("ports") or []
+        if port.get("name")
+    )
+    meta = item["metadata"]
+    return Pod(meta["namespace"], meta["name"], address, meta.get("labels") or {}, ports)
+
+
+def main(path: str) -> None:
+    """Run until killed; the table of rules stays in force while the agent is away."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stdout)
+    settings = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    api = config.new_client_from_config(settings["kubeconfig"])
+    core = client.CoreV1Api(api)
+    volumes = Volumes(core, Path(settings["volumes"]), settings["storageClass"], settings["nodeName"])
+    dirty = threading.Event()
+
+    def policy_input(kind: str, item: dict[str, Any]) -> None:
+        dirty.set()
+
+    pods = Mirror(api, "/api/v1/pods", policy_input)
+    namespaces = Mirror(api, "/api/v1/namespaces", policy_input)
+    policies = Mirror(api, "/apis/networking.k8s.io/v1/networkpolicies", policy_input)
+    claims = Mirror(
+        api,
+        "/api/v1/persistentvolumeclaims",
+        lambda kind, item: volumes.claim_seen(item) if kind in ("ADDED", "MODIFIED") else None,
+    )
+    released = Mirror(
+        api,
+        "/api/v1/persistentvolumes",
+        lambda kind, item: volumes.volume_seen(item) if kind in ("ADDED", "MODIFIED") else None,
+    )
+    mirrors = (pods, namespaces, policies, claims, released)
+    for mirror in mirrors:
+        mirror.start()
+    for mirror in (pods, namespaces, policies):
+        mirror.synced.wait()
+    last = ""
+    while True:
+        dirty.wait(RESYNC_SECONDS)
+        threading.Event().wait(SETTLE_SECONDS)
+        resync = not dirty.is_set()
+        dirty.clear()
+        text = compile_rules(
+            [pod for pod in map(_pod, list(pods.objects.values())) if pod],
+            {i["metadata"]["name"]: i["metadata"].get("labels") or {} for i in list(namespaces.objects.values())},
+            list(policies.objects.values()),
+            settings["podCidr"],
+            settings["serviceCidr"],
+        )
+        if text == last and not resync:
+            continue
+        done = subprocess.run(["nft", "-f", "-"], input=text, text=True, capture_output=True, check=False)
+        if done.returncode != 0:
+            log.error("nft refused the rules: %s", done.stderr.strip()[:500])
+            continue
+        if text != last:
+            log.info("rules applied: %d policies, %d pods", len(policies.objects), len(pods.objects))
+        last = text
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

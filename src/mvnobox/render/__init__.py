@@ -1,0 +1,19 @@
+"""From a BrandSpec to what is applied: configurations of the services and values of the charts. Pure functions."""
+
+from mvnobox.render.brand import BrandPlan, brand_namespaces, brand_releases
+from mvnobox.render.engine import render_template
+from mvnobox.render.platform import PlatformPlan, platform_namespaces, platform_releases
+from mvnobox.render.release import Images, Namespace, Release
+
+__all__ = [
+    "BrandPlan",
+    "Images",
+    "Namespace",
+    "PlatformPlan",
+    "Release",
+    "brand_namespaces",
+    "brand_releases",
+    "platform_namespaces",
+    "platform_releases",
+    "render_template",
+]

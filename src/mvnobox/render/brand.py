@@ -1,0 +1,140 @@
+"""A brand's layer: what one brand owns and no other sees."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from mvnobox.render.engine import render_template
+from mvnobox.render.platform import Core
+from mvnobox.render.release import (
+    CLUSTER_DOMAIN,
+    DATABASE,
+    QUOTA_OCTETS,
+    Images,
+    Namespace,
+    Release,
+    image_values,
+)
+from mvnobox.spec import BrandSpec
+
+
+@dataclass(frozen=True)
+class BrandPlan:
+    """Everything that decides a brand's layer, secrets apart."""
+
+    env: str
+    brand: BrandSpec
+    images: Images
+    core: Core = "simulated"
+    public_url: str | None = None
+
+    @property
+    def namespace(self) -> str:
+        return f"{self.brand.name}-{self.env}"
+
+    @property
+    def user_plane_namespace(self) -> str:
+        return f"{self.namespace}-up"
+
+    @property
+    def platform_namespace(self) -> str:
+        return f"platform-{self.env}"
+
+
+def brand_namespaces(plan: BrandPlan) -> list[Namespace]:
+    """The brand's namespaces: its services' (restricted) and its user plane's (NET_ADMIN and the TUN device)."""
+    labels = {"mvno.box/layer": "brand", "mvno.box/brand": plan.brand.name}
+    return [
+        Namespace(plan.namespace, "restricted", labels),
+        Namespace(plan.user_plane_namespace, "privileged", {**labels, "mvno.box/plane": "user"}),
+    ]
+
+
+def brand_releases(plan: BrandPlan) -> list[Release]:
+    """The brand's charts, in the order in which they depend on each other."""
+    context = {
+        "brand": plan.brand,
+        "namespace": plan.namespace,
+        "user_plane_namespace": plan.user_plane_namespace,
+        "platform_namespace": plan.platform_namespace,
+        "cluster_domain": CLUSTER_DOMAIN,
+        "quota_octets": QUOTA_OCTETS,
+        "public_url": plan.public_url or "",
+        "allow": [f"dn.{plan.platform_namespace}.svc.{CLUSTER_DOMAIN}"],
+    }
+    peers = {
+        "platformNamespace": plan.platform_namespace,
+        "brandNamespace": plan.namespace,
+        "userPlaneNamespace": plan.user_plane_namespace,
+    }
+    services = image_values(plan.images.services)
+    releases = [
+        Release(
+            f"tenant-{plan.brand.name}",
+            "tenant",
+            plan.platform_namespace,
+            {
+                "brand": plan.brand.name,
+                "image": image_values(plan.images.postgresql),
+                "existingSecret": f"tenant-{plan.brand.name}",
+                "adminSecret": "postgresql-auth",
+                "sql": render_template("postgresql/tenant.sql.j2", database=DATABASE, brand=plan.brand.name),
+            },
+            (f"tenant-{plan.brand.name}",),
+        ),
+        Release(
+            "bss",
+            "bss",
+            plan.namespace,
+            {
+                "brand": plan.brand.name,
+                "image": services,
+                "existingSecret": "bss-env",
+                "config": render_template("bss/bss.yaml.j2", **context),
+                # JSON is YAML: the service loads the same model from it that the kit validated.
+                "brandSpec": brand_document(plan.brand),
+                "peers": peers,
+            },
+            ("bss-env",),
+        ),
+        Release(
+            "ctf",
+            "ctf",
+            plan.namespace,
+            {
+                "brand": plan.brand.name,
+                "image": services,
+                "existingSecret": "ctf-env",
+                "config": render_template("ctf/ctf.yaml.j2", **context),
+                "peers": peers,
+            },
+            ("ctf-env",),
+        ),
+    ]
+    if plan.core == "simulated":
+        coresim = {"brand": plan.brand.name, "image": image_values(plan.images.coresim), "peers": peers}
+        releases += [
+            Release(
+                "core",
+                "coresim",
+                plan.namespace,
+                {**coresim, "smf": {"enabled": True, "config": render_template("coresim/smf.yaml.j2", **context)}},
+            ),
+            Release(
+                "user-plane",
+                "coresim",
+                plan.user_plane_namespace,
+                {
+                    **coresim,
+                    "upf": {"enabled": True, "config": render_template("coresim/upf.yaml.j2", **context)},
+                    "ue": {"enabled": True, "config": render_template("coresim/ue.yaml.j2", **context)},
+                },
+            ),
+        ]
+    return releases
+
+
+def brand_document(brand: BrandSpec) -> str:
+    """The BrandSpec file that the BSS reads in its pod."""
+    return json.dumps(brand.source, ensure_ascii=False, indent=1)

@@ -1,0 +1,89 @@
+"""The platform layer: what brands share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from mvnobox.render.engine import render_template
+from mvnobox.render.release import DATABASE, QUOTA_OCTETS, Images, Namespace, Release, image_values
+
+Core = Literal["simulated", "open5gs"]
+
+
+@dataclass(frozen=True)
+class PlatformPlan:
+    """Everything that decides the platform layer, secrets apart."""
+
+    env: str
+    images: Images
+    core: Core = "simulated"
+    storage_class: str | None = None
+    database_storage: str = "2Gi"
+
+    @property
+    def namespace(self) -> str:
+        return f"platform-{self.env}"
+
+
+def platform_namespaces(plan: PlatformPlan) -> list[Namespace]:
+    """The platform's namespaces."""
+    return [Namespace(plan.namespace, "restricted", {"mvno.box/layer": "platform"})]
+
+
+def platform_releases(plan: PlatformPlan) -> list[Release]:
+    """The platform's charts, in the order in which they depend on each other."""
+    namespace = plan.namespace
+    services = image_values(plan.images.services)
+    storage: dict[str, object] = {"size": plan.database_storage}
+    if plan.storage_class:
+        storage["storageClassName"] = plan.storage_class
+    releases = [
+        Release(
+            "postgresql",
+            "postgresql",
+            namespace,
+            {
+                "image": image_values(plan.images.postgresql),
+                "existingSecret": "postgresql-auth",
+                "bootstrapSql": render_template("postgresql/bootstrap.sql.j2", database=DATABASE),
+                "storage": storage,
+            },
+            ("postgresql-auth",),
+        ),
+        Release(
+            "ocs",
+            "ocs",
+            namespace,
+            {
+                "image": services,
+                "existingSecret": "ocs-env",
+                "config": render_template("ocs/ocs.yaml.j2", quota_octets=QUOTA_OCTETS),
+            },
+            ("ocs-env",),
+        ),
+        Release(
+            "directory",
+            "directory",
+            namespace,
+            {
+                "image": services,
+                "existingSecret": "directory-env",
+                "config": render_template("directory/directory.yaml.j2"),
+            },
+            ("directory-env",),
+        ),
+    ]
+    if plan.core == "simulated":
+        releases.append(
+            Release(
+                "dn",
+                "coresim",
+                namespace,
+                {
+                    "image": image_values(plan.images.coresim),
+                    "dn": {"enabled": True, "config": render_template("coresim/dn.yaml.j2")},
+                },
+            )
+        )
+    return releases

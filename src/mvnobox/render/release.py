@@ -1,0 +1,62 @@
+"""What is applied: namespaces and chart releases, as data without any secret in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+CLUSTER_DOMAIN = "cluster.local"
+DATABASE = "mvno"
+PART_OF = "mvno-in-a-box"
+
+# Octets that one charging request reserves at most, hence the largest difference between what the user plane
+# carried and what is charged at any moment.
+QUOTA_OCTETS = 5_000_000
+
+# Pod Security Standards (kubernetes.io/docs/concepts/security/pod-security-standards).
+PodSecurity = Literal["restricted", "privileged"]
+
+
+@dataclass(frozen=True)
+class Images:
+    """Full references (`repository:tag`) of the images that the kit builds."""
+
+    services: str
+    coresim: str
+    postgresql: str
+
+
+@dataclass(frozen=True)
+class Namespace:
+    """A namespace with the labels that NetworkPolicies select by."""
+
+    name: str
+    pod_security: PodSecurity
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def all_labels(self) -> dict[str, str]:
+        return {
+            "app.kubernetes.io/part-of": PART_OF,
+            "pod-security.kubernetes.io/enforce": self.pod_security,
+            "pod-security.kubernetes.io/warn": self.pod_security,
+            **self.labels,
+        }
+
+
+@dataclass(frozen=True)
+class Release:
+    """One chart with its values. `secrets` names the Secret objects that must exist before it."""
+
+    name: str
+    chart: str
+    namespace: str
+    values: Mapping[str, Any]
+    secrets: tuple[str, ...] = ()
+
+
+def image_values(reference: str) -> dict[str, str]:
+    """A chart's `image` block from `repository:tag`."""
+    repository, _, tag = reference.rpartition(":")
+    return {"repository": repository, "tag": tag, "pullPolicy": "IfNotPresent"}

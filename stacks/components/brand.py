@@ -1,0 +1,83 @@
+"""A brand's layer as one component."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from dataclasses import dataclass
+
+import pulumi
+import pulumi_kubernetes as kubernetes
+
+from components.platform import database_url
+from components.release import namespace, release, secret
+from mvnobox.render import BrandPlan, brand_namespaces, brand_releases
+
+
+@dataclass(frozen=True, kw_only=True)
+class BrandSecrets:
+    """What only this brand's pods may know. Keys are hexadecimal, 32 octets."""
+
+    bss_password: pulumi.Input[str]
+    ctf_password: pulumi.Input[str]
+    sim_key: pulumi.Input[str]
+    bss_admin_token: pulumi.Input[str]
+    ocs_tenant_key: pulumi.Input[str]
+    directory_public_key: pulumi.Input[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BrandArgs:
+    """The brand's plan, its secrets and the cluster it goes to."""
+
+    plan: BrandPlan
+    secrets: BrandSecrets
+    provider: kubernetes.Provider
+
+
+def ocs_token(brand: str, tenant_key: pulumi.Input[str]) -> pulumi.Output[str]:
+    """The token by which the OCS knows a brand: its name and the HMAC-SHA256 of it under the platform's key."""
+
+    def sign(key: str) -> str:
+        return f"{brand}.{hmac.new(bytes.fromhex(key), brand.encode(), hashlib.sha256).hexdigest()}"
+
+    return pulumi.Output.secret(pulumi.Output.from_input(tenant_key).apply(sign))
+
+
+class Brand(pulumi.ComponentResource):
+    """BSS, CTF and, with the simulated core, SMF, UPF and a UE: nothing that another brand shares."""
+
+    def __init__(self, name: str, args: BrandArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("mvno:brand:Brand", name, None, opts)
+        child = pulumi.ResourceOptions(parent=self, provider=args.provider)
+        plan, secrets = args.plan, args.secrets
+        suffix = plan.brand.role_suffix
+        homes = {spec.name: namespace(spec, child) for spec in brand_namespaces(plan)}
+        token = ocs_token(plan.brand.name, secrets.ocs_tenant_key)
+        tenant = f"tenant-{plan.brand.name}"
+        contents: dict[str, dict[str, pulumi.Input[str]]] = {
+            tenant: {"BSS_PASSWORD": secrets.bss_password, "CTF_PASSWORD": secrets.ctf_password},
+            "bss-env": {
+                "DATABASE_URL": database_url(f"bss_{suffix}", secrets.bss_password, plan.platform_namespace),
+                "OCS_TOKEN": token,
+                "DIRECTORY_PUBLIC_KEY": secrets.directory_public_key,
+                "SIM_KEY": secrets.sim_key,
+                "BSS_ADMIN_TOKEN": secrets.bss_admin_token,
+            },
+            "ctf-env": {
+                "DATABASE_URL": database_url(f"ctf_{suffix}", secrets.ctf_password, plan.platform_namespace),
+                "OCS_TOKEN": token,
+            },
+        }
+        # The tenant's Job runs beside the database, where its administrator's password is.
+        own = homes[plan.namespace].metadata["name"]
+        made = {
+            key: secret(key, plan.platform_namespace if key == tenant else own, values, child)
+            for key, values in contents.items()
+        }
+        roles: list[pulumi.Resource] = []
+        for spec in brand_releases(plan):
+            chart = release(spec, contents, [*homes.values(), *(made[key] for key in spec.secrets), *roles], child)
+            if spec.name == tenant:
+                roles = [chart]
+        self.register_outputs({"namespace": plan.namespace})

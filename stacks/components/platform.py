@@ -1,0 +1,68 @@
+"""The platform layer as one component."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pulumi
+import pulumi_kubernetes as kubernetes
+
+from components.release import namespace, release, secret
+from mvnobox.render import PlatformPlan, platform_namespaces, platform_releases
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlatformSecrets:
+    """What only the platform's own pods may know. Keys are hexadecimal, 32 octets."""
+
+    postgres_password: pulumi.Input[str]
+    ocs_password: pulumi.Input[str]
+    directory_password: pulumi.Input[str]
+    ocs_tenant_key: pulumi.Input[str]
+    directory_private_key: pulumi.Input[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlatformArgs:
+    """The platform's plan, its secrets and the cluster it goes to."""
+
+    plan: PlatformPlan
+    secrets: PlatformSecrets
+    provider: kubernetes.Provider
+
+
+def database_url(role: str, password: pulumi.Input[str], platform_namespace: str) -> pulumi.Output[str]:
+    """A role's DSN. Generated passwords are URL-safe, so that nothing has to be quoted."""
+    return pulumi.Output.concat(
+        f"postgresql://{role}:", password, f"@postgresql.{platform_namespace}.svc.cluster.local:5432/mvno"
+    )
+
+
+class Platform(pulumi.ComponentResource):
+    """PostgreSQL, the OCS, the subscriber directory and, with the simulated core, a data network."""
+
+    def __init__(self, name: str, args: PlatformArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("mvno:platform:Platform", name, None, opts)
+        child = pulumi.ResourceOptions(parent=self, provider=args.provider)
+        plan, secrets = args.plan, args.secrets
+        homes = {spec.name: namespace(spec, child) for spec in platform_namespaces(plan)}
+        where = homes[plan.namespace].metadata["name"]
+        contents = {
+            "postgresql-auth": {
+                "POSTGRES_PASSWORD": secrets.postgres_password,
+                "OCS_PASSWORD": secrets.ocs_password,
+                "DIRECTORY_PASSWORD": secrets.directory_password,
+            },
+            "ocs-env": {
+                "DATABASE_URL": database_url("ocs", secrets.ocs_password, plan.namespace),
+                "OCS_TENANT_KEY": secrets.ocs_tenant_key,
+            },
+            "directory-env": {
+                "DATABASE_URL": database_url("directory", secrets.directory_password, plan.namespace),
+                "DIRECTORY_PRIVATE_KEY": secrets.directory_private_key,
+            },
+        }
+        made = {key: secret(key, where, values, child) for key, values in contents.items()}
+        for spec in platform_releases(plan):
+            release(spec, contents, [*homes.values(), *(made[key] for key in spec.secrets)], child)
+        self.register_outputs({"namespace": where})

@@ -1,0 +1,3 @@
+module mvno.box/toolchain/pause
+
+go 1.24.0
