@@ -5,6 +5,7 @@ import (
 	"github.com/coredns/coredns/core/dnsserver"
 	"github.com/coredns/coredns/coremain"
 
+	_ "github.com/coredns/coredns/plugin/bind"
 	_ "github.com/coredns/coredns/plugin/cache"
 	_ "github.com/coredns/coredns/plugin/errors"
 	_ "github.com/coredns/coredns/plugin/forward"
@@ -19,7 +20,7 @@ import (
 func init() {
 	// The order in which a query passes the plug-ins.
 	dnsserver.Directives = []string{
-		"metadata", "reload", "health", "ready", "prometheus", "errors", "cache", "kubernetes", "forward",
+		"metadata", "bind", "reload", "health", "ready", "prometheus", "errors", "cache", "kubernetes", "forward",
 	}
 }
 

@@ -37,17 +37,16 @@ class Mirror(threading.Thread):
                 delay = min(delay * 2, 5)
 
     def _get(self, query: dict[str, str], timeout: float) -> Any:
-        return self._api.call_api(
-            self._path,
-            "GET",
-            query_params=list(query.items()),
-            auth_settings=["BearerToken"],
-            _preload_content=False,
-            _request_timeout=timeout,
-        )[0]
+        url = self._api.configuration.host + self._path
+        response = self._api.rest_client.pool_manager.request(
+            "GET", url, fields=query, preload_content=False, timeout=timeout, retries=False
+        )
+        if response.status != 200:
+            raise RuntimeError(f"HTTP {response.status}: {response.read()[:200]!r}")
+        return response
 
     def _list(self) -> str:
-        body = json.loads(self._get({}, 30).data)
+        body = json.loads(self._get({}, 30).read())
         self.objects = {self._key(item): item for item in body["items"]}
         self.synced.set()
         for item in body["items"]:

@@ -1,0 +1,1 @@
+"""What every service starts with: settings, logs, migrations, an HTTP server. A leaf: imports nothing of ours."""

@@ -1,0 +1,60 @@
+"""Migrations and pools. A service's tables are in the schema that its role's search_path names."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import text
+from sqlalchemy.engine import Connection
+from sqlalchemy.ext.asyncio import create_async_engine
+
+log = logging.getLogger(__name__)
+STATEMENT_END = "\n-- end of statement\n"
+
+
+def statements(file: Path) -> list[str]:
+    """The statements of an SQL file, separated by a line `-- end of statement` (the driver prepares one at a time)."""
+    return [part.strip() for part in file.read_text(encoding="utf-8").split(STATEMENT_END) if part.strip()]
+
+
+def _upgrade(connection: Connection, versions: str, lock: str) -> None:
+    # Replicas start at once; the lock goes with the transaction.
+    connection.execute(text("SELECT pg_advisory_xact_lock(hashtext(:name))"), {"name": lock})
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "alembic_env"))
+    config.set_main_option("version_locations", versions)
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+async def migrate(dsn: str, versions: Path, wait_seconds: float = 120) -> None:
+    """Bring the schema to its newest version; waits for a database that is starting. Idempotent."""
+    engine = create_async_engine(dsn.replace("postgresql://", "postgresql+asyncpg://", 1))
+    deadline = time.monotonic() + wait_seconds
+    try:
+        while True:
+            try:
+                async with engine.begin() as connection:
+                    await connection.run_sync(_upgrade, str(versions), str(versions.parent))
+                    return
+            except (OSError, asyncpg.PostgresConnectionError, asyncpg.InvalidAuthorizationSpecificationError) as error:
+                # A new brand's role is made by a job that may still be under way.
+                if time.monotonic() > deadline:
+                    raise
+                log.info("waiting for the database: %s", type(error).__name__)
+                await asyncio.sleep(0.5)
+    finally:
+        await engine.dispose()
+
+
+async def make_pool(dsn: str, *, size: int = 8, **options: Any) -> asyncpg.Pool:
+    """A pool whose connections are made as they are needed."""
+    return await asyncpg.create_pool(dsn, min_size=1, max_size=size, command_timeout=20, **options)

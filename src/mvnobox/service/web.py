@@ -1,0 +1,68 @@
+"""HTTP of the services: health, metrics and an HTTP/1.1 and HTTP/2 (cleartext, prior knowledge) server on one port."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+from granian.constants import HTTPModes, Interfaces
+from granian.server.embed import Server
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+log = logging.getLogger(__name__)
+
+
+def health_routes(ready: Callable[[], Awaitable[str | None]]) -> list[Route]:
+    """`/healthz`, `/readyz` (`ready` gives None or what is missing) and `/metrics`."""
+
+    async def healthz(request: Request) -> Response:
+        return PlainTextResponse("ok")
+
+    async def readyz(request: Request) -> Response:
+        try:
+            missing = await ready()
+        except Exception as error:  # whatever fails, the service is not ready
+            missing = f"{type(error).__name__}"
+        return PlainTextResponse("ready") if missing is None else JSONResponse({"missing": missing}, status_code=503)
+
+    async def metrics(request: Request) -> Response:
+        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+    return [Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)]
+
+
+async def serve_http(app: Any, host: str, port: int) -> None:
+    """Serve until cancelled."""
+    server = Server(app, address=host, port=port, interface=Interfaces.ASGI, http=HTTPModes.auto, log_enabled=False)
+    task = asyncio.ensure_future(server.serve())
+    try:
+        await asyncio.shield(task)
+    finally:
+        server.stop()
+        with contextlib.suppress(asyncio.CancelledError, Exception):
+            await asyncio.wait_for(task, 3)
+
+
+async def run_until_signal(*parts: Coroutine[Any, Any, Any]) -> None:
+    """Run the parts of a service; SIGTERM and SIGINT end all of them, and so does the failure of one."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    tasks = [asyncio.ensure_future(part) for part in parts]
+    stopping = asyncio.ensure_future(stop.wait())
+    await asyncio.wait([*tasks, stopping], return_when=asyncio.FIRST_COMPLETED)
+    failed = next((t.exception() for t in tasks if t.done() and not t.cancelled() and t.exception()), None)
+    for task in (*tasks, stopping):
+        task.cancel()
+    await asyncio.gather(*tasks, stopping, return_exceptions=True)
+    if failed is not None:
+        raise failed
+    log.info("stopped")
