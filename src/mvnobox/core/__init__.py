@@ -1,0 +1,1 @@
+"""The core side: the subscriber directory and the simulated 5G core."""

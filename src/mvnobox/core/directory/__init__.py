@@ -1,0 +1,1 @@
+"""The subscriber directory: Open5GS's subscriber collection on PostgreSQL, read by the MongoDB wire protocol."""
