@@ -90,6 +90,7 @@ class Ledger:
                    RETURNING aid, xmax = 0 AS new, currency""",
                 brand, account_id, body.currency, body.timezone, body.status,
             )  # fmt: skip
+            assert row is not None  # an upsert always returns its row
             if row["currency"] != body.currency:
                 raise Conflict(f"the account is kept in {row['currency']}")
             await self._set_status(connection, row["aid"], body.status)

@@ -45,7 +45,7 @@ async def serve_http(app: Any, host: str, port: int) -> None:
     try:
         await asyncio.shield(task)
     finally:
-        server.stop()
+        server.stop()  # type: ignore[no-untyped-call]
         with contextlib.suppress(asyncio.CancelledError, Exception):
             await asyncio.wait_for(task, 3)
 

@@ -111,7 +111,7 @@ class Commands:
             isinstance(s, dict) and set(s) <= {"$match", "$group"} for s in stages
         ):
             raise Unsupported("this aggregation")
-        query = next((stage["$match"] for stage in stages if "$match" in stage), {})
+        query: dict[str, Any] = next((stage["$match"] for stage in stages if "$match" in stage), {})
         n = await self._store.count(query) if self._ours(command) else 0
         return _cursor(f"{command.database}.{COLLECTION}", [{"_id": 1, "n": n}] if n else [])
 

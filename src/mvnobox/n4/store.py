@@ -1,0 +1,207 @@
+"""The CTF's state in PostgreSQL. Nothing that matters is in memory only, so that a restart loses no session."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import asyncpg
+
+_COLUMNS = """seid, smf_seid, smf_address, smf_port, upf_seid, imsi, dnn, urrs, fars, open, threshold, nchf_ref,
+              nchf_sequence, octets, deleted_at"""
+
+
+@dataclass
+class Session:
+    """One PFCP session; `fars` is FAR ID → the Apply Action octets that the SMF wants."""
+
+    seid: int
+    smf_seid: int
+    smf: tuple[str, int]
+    upf_seid: int | None
+    imsi: str | None
+    dnn: str | None
+    open: bool
+    threshold: int
+    nchf_ref: str | None
+    nchf_sequence: int
+    octets: int
+    deleted: bool
+    urrs: list[int] = field(default_factory=list)
+    fars: dict[int, bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Pending:
+    """An Nchf request that has no answer yet: (total, uplink, downlink) octets."""
+
+    seid: int
+    sequence: int
+    used: tuple[int, int, int]
+    release: bool
+
+
+def _session(row: asyncpg.Record) -> Session:
+    return Session(
+        seid=row["seid"],
+        smf_seid=int(row["smf_seid"]),
+        smf=(row["smf_address"], row["smf_port"]),
+        upf_seid=None if row["upf_seid"] is None else int(row["upf_seid"]),
+        imsi=row["imsi"],
+        dnn=row["dnn"],
+        open=row["open"],
+        threshold=row["threshold"],
+        nchf_ref=row["nchf_ref"],
+        nchf_sequence=row["nchf_sequence"],
+        octets=row["octets"],
+        deleted=row["deleted_at"] is not None,
+        urrs=list(row["urrs"]),
+        fars={int(key): bytes.fromhex(value) for key, value in json.loads(row["fars"]).items()},
+    )
+
+
+class Store:
+    """Queries over a pool."""
+
+    def __init__(self, pool: asyncpg.Pool) -> None:
+        self._pool = pool
+
+    async def ready(self) -> str | None:
+        """None, or what is missing."""
+        return (
+            None if await self._pool.fetchval("SELECT to_regclass('pending')::text") else "the migrations have not run"
+        )
+
+    async def recovery_time(self, *, renew: bool = False) -> int:
+        """Our Recovery Time Stamp (Unix seconds): the same over restarts, as no session is lost by one."""
+        if renew:
+            await self._pool.execute("DELETE FROM setting WHERE name = 'recovery'")
+        value = await self._pool.fetchval(
+            """INSERT INTO setting VALUES ('recovery', $1) ON CONFLICT (name) DO UPDATE SET value = setting.value
+               RETURNING value""",
+            str(int(time.time())),
+        )
+        return int(value)
+
+    async def get_setting(self, name: str) -> str | None:
+        value: str | None = await self._pool.fetchval("SELECT value FROM setting WHERE name = $1", name)
+        return value
+
+    async def set_setting(self, name: str, value: str) -> None:
+        await self._pool.execute(
+            "INSERT INTO setting VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = excluded.value", name, value
+        )
+
+    async def new_session(self, smf_seid: int, smf: tuple[str, int], imsi: str | None, dnn: str | None) -> int:
+        """A row for a session that is being established; our SEID."""
+        return int(
+            await self._pool.fetchval(
+                """INSERT INTO session (smf_seid, smf_address, smf_port, imsi, dnn, open, threshold)
+                   VALUES ($1, $2, $3, $4, $5, false, 0) RETURNING seid""",
+                smf_seid, *smf, imsi, dnn,
+            )
+        )  # fmt: skip
+
+    async def session(self, seid: int) -> Session | None:
+        """A session by our SEID, deleted ones included (their last reports may still come)."""
+        if not 0 < seid < 2**63:
+            return None
+        row = await self._pool.fetchrow(f"SELECT {_COLUMNS} FROM session WHERE seid = $1", seid)
+        return _session(row) if row is not None else None
+
+    async def live_sessions(self, smf: str | None = None) -> list[Session]:
+        """All sessions that are not deleted, of one SMF or of all."""
+        rows = await self._pool.fetch(
+            f"SELECT {_COLUMNS} FROM session WHERE deleted_at IS NULL AND ($1::text IS NULL OR smf_address = $1)", smf
+        )
+        return [_session(row) for row in rows]
+
+    async def update(self, seid: int, **columns: Any) -> None:
+        """Set columns of a session."""
+        values = {
+            key: json.dumps({str(far): action.hex() for far, action in value.items()}) if key == "fars" else value
+            for key, value in columns.items()
+        }
+        names = ", ".join(f"{name} = ${index}" for index, name in enumerate(values, 2))
+        await self._pool.execute(f"UPDATE session SET {names} WHERE seid = $1", seid, *values.values())
+
+    async def mark_deleted(self, seid: int) -> None:
+        await self._pool.execute("UPDATE session SET deleted_at = coalesce(deleted_at, now()) WHERE seid = $1", seid)
+
+    async def forget(self, seid: int) -> None:
+        """Drop a session that never came to be."""
+        await self._pool.execute("DELETE FROM session WHERE seid = $1", seid)
+
+    async def take_usage(
+        self, seid: int, reports: list[tuple[int, int, tuple[int, int, int]]], *, release: bool = False
+    ) -> Pending | None:
+        """Note usage reports (URR, UR-SEQN, octets) as one Nchf request that is owed. None: all of them are known.
+
+        One transaction: a report is taken into account once, whichever instance gets it, however often it comes.
+        """
+        async with self._pool.acquire() as connection, connection.transaction():
+            row = await connection.fetchrow(
+                "SELECT seen, nchf_sequence, nchf_ref FROM session WHERE seid = $1 FOR UPDATE", seid
+            )
+            if row is None:
+                return None
+            seen: dict[str, int] = json.loads(row["seen"])
+            total = uplink = downlink = 0
+            fresh = False
+            for urr, sequence, (all_, up, down) in reports:
+                if sequence <= seen.get(str(urr), -1):
+                    continue
+                seen[str(urr)] = sequence
+                total, uplink, downlink, fresh = total + all_, uplink + up, downlink + down, True
+            if reports and not fresh and not release:
+                return None
+            if release and await connection.fetchval("SELECT 1 FROM pending WHERE seid = $1 AND release", seid):
+                return None
+            sequence = row["nchf_sequence"] + 1
+            await connection.execute(
+                """UPDATE session SET seen = $2, nchf_sequence = $3, octets = octets + $4, asked_at = now()
+                   WHERE seid = $1""",
+                seid, json.dumps(seen), sequence, total,
+            )  # fmt: skip
+            if row["nchf_ref"] is None:
+                return None
+            await connection.execute(
+                "INSERT INTO pending (seid, sequence, used, uplink, downlink, release) VALUES ($1, $2, $3, $4, $5, $6)",
+                seid, sequence, total, uplink, downlink, release,
+            )  # fmt: skip
+            return Pending(seid, sequence, (total, uplink, downlink), release)
+
+    async def next_pending(self, seid: int) -> Pending | None:
+        """The oldest request of a session that is still owed."""
+        row = await self._pool.fetchrow("SELECT * FROM pending WHERE seid = $1 ORDER BY sequence LIMIT 1", seid)
+        if row is None:
+            return None
+        return Pending(row["seid"], row["sequence"], (row["used"], row["uplink"], row["downlink"]), row["release"])
+
+    async def owing(self) -> list[int]:
+        """Sessions with requests that are owed."""
+        return [row["seid"] for row in await self._pool.fetch("SELECT DISTINCT seid FROM pending")]
+
+    async def stale(self, seconds: float) -> list[int]:
+        """Live sessions that have not asked the OCS for so long."""
+        rows = await self._pool.fetch(
+            """SELECT seid FROM session WHERE deleted_at IS NULL AND nchf_ref IS NOT NULL
+               AND asked_at < now() - make_interval(secs => $1)""",
+            seconds,
+        )
+        return [row["seid"] for row in rows]
+
+    async def settled(self, pending: Pending) -> None:
+        """The OCS has answered a request."""
+        await self._pool.execute(
+            "DELETE FROM pending WHERE seid = $1 AND sequence = $2", pending.seid, pending.sequence
+        )
+
+    async def sweep(self) -> None:
+        """Forget sessions that ended long ago and owe nothing."""
+        await self._pool.execute(
+            """DELETE FROM session s WHERE deleted_at < now() - interval '1 hour'
+               AND NOT EXISTS (SELECT FROM pending p WHERE p.seid = s.seid)"""
+        )

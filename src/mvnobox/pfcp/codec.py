@@ -1,0 +1,328 @@
+"""PFCP messages and information elements (TS 29.244 clauses 7 and 8).
+
+Lossless: what is not touched goes out as the octets that came in, unknown and vendor-specific elements included.
+"""
+
+from __future__ import annotations
+
+import enum
+import ipaddress
+import struct
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+
+class PfcpError(ValueError):
+    """Octets that are no PFCP, or an element whose content is broken."""
+
+
+class Type(enum.IntEnum):
+    """Message types (table 7.3-1)."""
+
+    HEARTBEAT_REQUEST = 1
+    HEARTBEAT_RESPONSE = 2
+    ASSOCIATION_SETUP_REQUEST = 5
+    ASSOCIATION_SETUP_RESPONSE = 6
+    ASSOCIATION_UPDATE_REQUEST = 7
+    ASSOCIATION_UPDATE_RESPONSE = 8
+    ASSOCIATION_RELEASE_REQUEST = 9
+    ASSOCIATION_RELEASE_RESPONSE = 10
+    VERSION_NOT_SUPPORTED = 11
+    SESSION_ESTABLISHMENT_REQUEST = 50
+    SESSION_ESTABLISHMENT_RESPONSE = 51
+    SESSION_MODIFICATION_REQUEST = 52
+    SESSION_MODIFICATION_RESPONSE = 53
+    SESSION_DELETION_REQUEST = 54
+    SESSION_DELETION_RESPONSE = 55
+    SESSION_REPORT_REQUEST = 56
+    SESSION_REPORT_RESPONSE = 57
+
+
+class IeType(enum.IntEnum):
+    """Information elements (table 8.1.2-1), those that the kit reads or writes."""
+
+    CREATE_PDR = 1
+    PDI = 2
+    CREATE_FAR = 3
+    FORWARDING_PARAMETERS = 4
+    CREATE_URR = 6
+    CREATE_QER = 7
+    CREATED_PDR = 8
+    UPDATE_PDR = 9
+    UPDATE_FAR = 10
+    UPDATE_FORWARDING_PARAMETERS = 11
+    UPDATE_URR = 13
+    REMOVE_PDR = 15
+    REMOVE_FAR = 16
+    REMOVE_URR = 17
+    CAUSE = 19
+    SOURCE_INTERFACE = 20
+    F_TEID = 21
+    NETWORK_INSTANCE = 22
+    GATE_STATUS = 25
+    MBR = 26
+    PRECEDENCE = 29
+    VOLUME_THRESHOLD = 31
+    REPORTING_TRIGGERS = 37
+    REPORT_TYPE = 39
+    OFFENDING_IE = 40
+    DESTINATION_INTERFACE = 42
+    UP_FUNCTION_FEATURES = 43
+    APPLY_ACTION = 44
+    PDR_ID = 56
+    F_SEID = 57
+    NODE_ID = 60
+    MEASUREMENT_METHOD = 62
+    USAGE_REPORT_TRIGGER = 63
+    VOLUME_MEASUREMENT = 66
+    QUERY_URR = 77
+    USAGE_REPORT_MODIFICATION = 78
+    USAGE_REPORT_DELETION = 79
+    USAGE_REPORT_REPORT = 80
+    URR_ID = 81
+    DOWNLINK_DATA_REPORT = 83
+    OUTER_HEADER_CREATION = 84
+    UE_IP_ADDRESS = 93
+    OUTER_HEADER_REMOVAL = 95
+    RECOVERY_TIME_STAMP = 96
+    UR_SEQN = 104
+    FAR_ID = 108
+    QER_ID = 109
+    PDN_TYPE = 113
+    QFI = 124
+    USER_ID = 141
+    APN_DNN = 159
+    S_NSSAI = 257
+
+
+class Cause(enum.IntEnum):
+    """Cause values (table 8.2.1-1)."""
+
+    ACCEPTED = 1
+    REJECTED = 64
+    SESSION_NOT_FOUND = 65
+    MANDATORY_IE_MISSING = 66
+    MANDATORY_IE_INCORRECT = 69
+    NO_ASSOCIATION = 72
+    SYSTEM_FAILURE = 77
+
+
+# Apply Action (clause 8.2.26), first octet.
+DROP, FORW, BUFF, NOCP = 1, 2, 4, 8
+# Reporting Triggers (clause 8.2.41): octet 5.
+TRIGGER_VOLUME_THRESHOLD = 2
+# Report Type (clause 8.2.21).
+REPORT_DOWNLINK_DATA, REPORT_USAGE = 1, 2
+# Seconds between NTP's epoch and Unix's (RFC 5905).
+NTP_OFFSET = 2_208_988_800
+DEEPEST = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Ie:
+    """One information element; a grouped one holds its members' octets."""
+
+    type: int
+    data: bytes
+
+    def children(self) -> list[Ie]:
+        """The members of a grouped element. Raises PfcpError."""
+        return decode_ies(self.data)
+
+    def encode(self) -> bytes:
+        return struct.pack(">HH", self.type, len(self.data)) + self.data
+
+
+def group(type_: int, members: Iterable[Ie]) -> Ie:
+    """A grouped element."""
+    return Ie(type_, b"".join(member.encode() for member in members))
+
+
+def decode_ies(data: bytes) -> list[Ie]:
+    """The elements in a run of octets. Raises PfcpError."""
+    found = []
+    offset, end = 0, len(data)
+    while offset < end:
+        if offset + 4 > end:
+            raise PfcpError("an element's header is cut off")
+        type_, length = struct.unpack_from(">HH", data, offset)
+        offset += 4
+        if offset + length > end:
+            raise PfcpError(f"element {type_} is cut off")
+        found.append(Ie(type_, data[offset : offset + length]))
+        offset += length
+    return found
+
+
+def first(ies: Sequence[Ie], type_: int) -> Ie | None:
+    """The first element of a type."""
+    return next((ie for ie in ies if ie.type == type_), None)
+
+
+@dataclass(slots=True)
+class Message:
+    """A PFCP message; `seid` is None for node messages."""
+
+    type: int
+    sequence: int
+    ies: list[Ie] = field(default_factory=list)
+    seid: int | None = None
+    priority: int | None = None
+
+    def first(self, type_: int) -> Ie | None:
+        return first(self.ies, type_)
+
+    def all(self, type_: int) -> list[Ie]:
+        return [ie for ie in self.ies if ie.type == type_]
+
+    def need(self, type_: int) -> Ie:
+        """The element, or PfcpError where it is missing."""
+        found = self.first(type_)
+        if found is None:
+            raise PfcpError(f"element {type_} is missing")
+        return found
+
+    @property
+    def is_request(self) -> bool:
+        return self.type in _REQUESTS
+
+    def encode(self) -> bytes:
+        body = b"".join(ie.encode() for ie in self.ies)
+        flags = 0x20
+        tail = struct.pack(">I", (self.sequence & 0xFFFFFF) << 8 | ((self.priority or 0) << 4))
+        if self.priority is not None:
+            flags |= 2
+        if self.seid is not None:
+            flags |= 1
+            tail = struct.pack(">Q", self.seid) + tail
+        return struct.pack(">BBH", flags, self.type, len(tail) + len(body)) + tail + body
+
+
+_REQUESTS = frozenset(int(t) for t in Type if t.name.endswith("_REQUEST"))
+
+
+def decode(data: bytes) -> Message:
+    """A message out of a datagram. Raises PfcpError."""
+    if len(data) < 8:
+        raise PfcpError("shorter than a header")
+    flags, type_, length = struct.unpack_from(">BBH", data)
+    if flags >> 5 != 1:
+        raise PfcpError(f"version {flags >> 5}")
+    if length + 4 > len(data) or length < 4:
+        raise PfcpError("the length is not the datagram's")
+    offset, seid = 4, None
+    if flags & 1:
+        if length < 12:
+            raise PfcpError("the SEID is cut off")
+        (seid,) = struct.unpack_from(">Q", data, 4)
+        offset = 12
+    (tail,) = struct.unpack_from(">I", data, offset)
+    priority = (tail >> 4) & 0xF if flags & 2 else None
+    return Message(type_, tail >> 8, decode_ies(data[offset + 4 : 4 + length]), seid, priority)
+
+
+# Single elements --------------------------------------------------------------------------------------------------
+
+
+def number(ie: Ie | None, octets: int) -> int:
+    """An unsigned integer of exactly so many octets at an element's start. Raises PfcpError."""
+    if ie is None or len(ie.data) < octets:
+        raise PfcpError("an element is missing or too short")
+    return int.from_bytes(ie.data[:octets], "big")
+
+
+def u8(type_: int, value: int) -> Ie:
+    return Ie(type_, bytes([value]))
+
+
+def u16(type_: int, value: int) -> Ie:
+    return Ie(type_, struct.pack(">H", value))
+
+
+def u32(type_: int, value: int) -> Ie:
+    return Ie(type_, struct.pack(">I", value))
+
+
+def node_id(address: str) -> Ie:
+    """Node ID of an address (clause 8.2.38)."""
+    packed = ipaddress.ip_address(address).packed
+    return Ie(IeType.NODE_ID, bytes([0 if len(packed) == 4 else 1]) + packed)
+
+
+def f_seid(seid: int, address: str) -> Ie:
+    """F-SEID of an IPv4 or IPv6 address (clause 8.2.37)."""
+    packed = ipaddress.ip_address(address).packed
+    return Ie(IeType.F_SEID, bytes([2 if len(packed) == 4 else 1]) + struct.pack(">Q", seid) + packed)
+
+
+def parse_f_seid(ie: Ie) -> tuple[int, str | None]:
+    """(SEID, address) of an F-SEID; IPv4 is preferred."""
+    if len(ie.data) < 9:
+        raise PfcpError("an F-SEID is cut off")
+    flags = ie.data[0]
+    (seid,) = struct.unpack_from(">Q", ie.data, 1)
+    rest = ie.data[9:]
+    if flags & 2 and len(rest) >= 4:
+        return seid, str(ipaddress.IPv4Address(rest[:4]))
+    if flags & 1 and len(rest) >= 16:
+        return seid, str(ipaddress.IPv6Address(rest[:16]))
+    return seid, None
+
+
+def recovery(seconds: int) -> Ie:
+    """Recovery Time Stamp of Unix seconds (clause 8.2.65)."""
+    return u32(IeType.RECOVERY_TIME_STAMP, (seconds + NTP_OFFSET) & 0xFFFFFFFF)
+
+
+def volume_threshold(total: int) -> Ie:
+    """Volume Threshold on the total (clause 8.2.13), octets."""
+    return Ie(IeType.VOLUME_THRESHOLD, b"\x01" + struct.pack(">Q", total))
+
+
+def parse_volume(ie: Ie | None) -> tuple[int, int, int]:
+    """(total, uplink, downlink) octets of a Volume Threshold or Volume Measurement (clauses 8.2.13, 8.2.44)."""
+    if ie is None or not ie.data:
+        return 0, 0, 0
+    flags, offset, values = ie.data[0], 1, [0, 0, 0]
+    for index in range(3):
+        if flags & 1 << index:
+            if offset + 8 > len(ie.data):
+                raise PfcpError("a volume is cut off")
+            (values[index],) = struct.unpack_from(">Q", ie.data, offset)
+            offset += 8
+    if not flags & 1:
+        values[0] = values[1] + values[2]
+    return values[0], values[1], values[2]
+
+
+def user_imsi(ie: Ie | None) -> str | None:
+    """The IMSI in a User ID (clause 8.2.101): TBCD digits."""
+    if ie is None or not ie.data or not ie.data[0] & 1 or len(ie.data) < 2:
+        return None
+    length = ie.data[1]
+    digits = "".join(f"{octet & 0xF:x}{octet >> 4:x}" for octet in ie.data[2 : 2 + length]).rstrip("f")
+    return digits if digits.isdigit() and 5 <= len(digits) <= 15 else None
+
+
+def user_id(imsi: str) -> Ie:
+    """User ID with an IMSI."""
+    padded = imsi + "f" * (len(imsi) % 2)
+    packed = bytes(int(padded[i + 1] + padded[i], 16) for i in range(0, len(padded), 2))
+    return Ie(IeType.USER_ID, bytes([1, len(packed)]) + packed)
+
+
+def dnn(name: str) -> Ie:
+    """APN/DNN (clause 8.2.117): labels with their lengths."""
+    return Ie(IeType.APN_DNN, b"".join(bytes([len(label)]) + label.encode() for label in name.split(".")))
+
+
+def parse_dnn(ie: Ie | None) -> str | None:
+    """The name in an APN/DNN."""
+    if ie is None:
+        return None
+    labels, offset = [], 0
+    while offset < len(ie.data):
+        length = ie.data[offset]
+        labels.append(ie.data[offset + 1 : offset + 1 + length].decode("ascii", "replace"))
+        offset += 1 + length
+    return ".".join(labels)
