@@ -1,0 +1,83 @@
+"""TUN devices and the little of iproute2 and nftables that goes with them."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+import subprocess
+from collections.abc import Sequence
+
+_TUNSETIFF = 0x400454CA
+_IFF_TUN, _IFF_NO_PI = 1, 0x1000
+QUEUE_LENGTH = 5000
+
+
+class HostError(RuntimeError):
+    """The pod or host does not let us set up the user plane."""
+
+
+def run(*command: str, stdin: str | None = None) -> str:
+    """Run a program; its output. Raises HostError with its words."""
+    done = subprocess.run(command, input=stdin, text=True, capture_output=True, check=False)
+    if done.returncode != 0:
+        raise HostError(f"{' '.join(command)}: {done.stderr.strip()}")
+    return done.stdout
+
+
+def open_tun(name: str, address: str, mtu: int) -> int:
+    """A TUN device that is up, with an address (CIDR); its non-blocking file descriptor."""
+    try:
+        descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
+    except OSError as error:
+        raise HostError(f"/dev/net/tun: {error.strerror}") from None
+    try:
+        fcntl.ioctl(descriptor, _TUNSETIFF, struct.pack("16sH22x", name.encode(), _IFF_TUN | _IFF_NO_PI))
+    except OSError as error:
+        os.close(descriptor)
+        raise HostError(f"TUN device {name}: {error.strerror}; the pod needs NET_ADMIN") from None
+    run("ip", "address", "replace", address, "dev", name)
+    run("ip", "link", "set", name, "mtu", str(mtu), "txqueuelen", str(QUEUE_LENGTH), "up")
+    return descriptor
+
+
+def counters(name: str) -> tuple[int, int]:
+    """(received, sent) octets of IP packets on an interface, from the kernel."""
+    values = []
+    for kind in ("rx_bytes", "tx_bytes"):
+        with open(f"/sys/class/net/{name}/statistics/{kind}") as handle:
+            values.append(int(handle.read()))
+    return values[0], values[1]
+
+
+def user_plane_rules(pools: Sequence[str], allow: Sequence[str], deny: Sequence[str]) -> str:
+    """The nftables of a user plane: UEs never reach each other or private space, go out behind NAT."""
+    own = ", ".join(pools)
+    lines = [
+        "table ip mvno_upf",
+        "delete table ip mvno_upf",
+        "table ip mvno_upf {",
+        "  chain forward {",
+        "    type filter hook forward priority filter; policy accept;",
+        "    ct state established,related accept",
+        f"    ip saddr {{ {own} }} ip daddr {{ {own} }} counter drop",
+    ]
+    if allow:
+        lines.append(f"    ip saddr {{ {own} }} ip daddr {{ {', '.join(allow)} }} accept")
+    if deny:
+        lines.append(f"    ip saddr {{ {own} }} ip daddr {{ {', '.join(deny)} }} counter drop")
+    lines += [
+        "  }",
+        "  chain input {",
+        "    type filter hook input priority filter; policy accept;",
+        # The pod's own services are not the customers'; ping of the gateway is.
+        f"    ip saddr {{ {own} }} ip protocol != icmp counter drop",
+        "  }",
+        "  chain postrouting {",
+        "    type nat hook postrouting priority srcnat; policy accept;",
+        f'    ip saddr {{ {own} }} oifname != "ogstun*" masquerade',
+        "  }",
+        "}",
+        "",
+    ]
+    return "\n".join(lines)
