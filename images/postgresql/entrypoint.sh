@@ -1,105 +1,39 @@
-#!/bin/bash
-# Starts PostgreSQL: initialises an empty PGDATA, runs the bootstrap SQL at every start before the first client is let
-# in, and turns SIGTERM into a fast shutdown (PostgreSQL's own answer to it waits for all clients).
-#
-#   POSTGRES_PASSWORD  the administrator's password, set at every start (required)
-#   BOOTSTRAP_SQL      files that psql runs at every start, in the order of their names; they must be repeatable
-#                      and find their variables in the environment (\getenv). Default: /etc/mvno/*.sql
-#   arguments          given to the server, as in: -c work_mem=8MB
-set -euo pipefail
-
-say() { printf '%s mvno-postgresql: %s\n' "$(date -u +%FT%TZ)" "$*" >&2; }
-
-: "${PGDATA:?PGDATA is not set}"
-if [[ -z "${POSTGRES_PASSWORD:-}" ]]; then
-  say "the environment variable POSTGRES_PASSWORD is missing"
-  exit 2
-fi
-socket=/var/run/postgresql
-config=/etc/mvno-postgresql/postgresql.conf
+#!/bin/sh
+# Start PostgreSQL as any uid: make the cluster at the first start, run the bootstrap SQL at every start.
+#   PGDATA            where the data is (a volume)
+#   POSTGRES_PASSWORD the superuser's password (at the first start; kept in step afterwards)
+#   BOOTSTRAP_SQL     a file for psql, idempotent
+set -eu
 umask 077
+run=/run/postgresql
 
-# One server a volume, whatever runs it; the lock ends with the container.
-mkdir -p "$(dirname "$PGDATA")"
-exec 9>"$(dirname "$PGDATA")/.lock"
-if ! flock --timeout 30 9; then
-  say "another server uses $PGDATA"
-  exit 1
+if [ ! -s "$PGDATA/PG_VERSION" ]; then
+    # A first start that was cut short leaves no version file: begin again.
+    rm -rf "$PGDATA"
+    printf '%s' "$POSTGRES_PASSWORD" > "$run/.password"
+    initdb -D "$PGDATA" -U postgres --pwfile="$run/.password" -A scram-sha-256 -E UTF8 --locale=C.UTF-8 \
+        --data-checksums --no-instructions > "$run/initdb.log" || { cat "$run/initdb.log"; exit 1; }
+    rm -f "$run/.password"
 fi
-# Ours alone now, so that a pid file is a dead server's, whose number may belong to another process in this container.
-rm -f "$PGDATA/postmaster.pid"
+cat > "$PGDATA/pg_hba.conf" <<HBA
+local all postgres trust
+host  all all 0.0.0.0/0 scram-sha-256
+host  all all ::/0      scram-sha-256
+HBA
 
-server=
-shutdown() {
-  trap '' TERM INT
-  say "stopping"
-  if [[ -n "$server" ]]; then kill -INT "$server" 2>/dev/null || true; fi
-  stopping=1
-}
-stopping=0
-trap shutdown TERM INT
-
-start() { # ARGUMENTS...
-  postgres -D "$PGDATA" -c config_file="$config" -c unix_socket_directories="$socket" "$@" 9>&- &
-  server=$!
-}
-finish() { # waits for the server, through signals; gives its exit code
-  local code=0 late=0
-  while kill -0 "$server" 2>/dev/null; do
-    code=0
-    wait "$server" || code=$?
-  done
-  # A signal ended the last wait, not the server: its own code is still to be had.
-  if (( code > 128 )); then
-    wait "$server" || late=$?
-    if (( late != 127 )); then code=$late; fi
-  fi
-  return "$code"
+serve() {
+    exec postgres -D "$PGDATA" -k "$run" -c listen_addresses='*' -c max_connections=200 -c shared_buffers=128MB \
+        -c wal_compression=on -c checkpoint_timeout=15min -c max_wal_size=2GB -c password_encryption=scram-sha-256 \
+        -c log_checkpoints=off -c log_line_prefix='%m %u ' "$@"
 }
 
-if [[ ! -s "$PGDATA/PG_VERSION" ]]; then
-  say "initialising $PGDATA"
-  # Beside it and renamed, so that a start that was cut off leaves nothing half-made.
-  rm -rf "$PGDATA.new"
-  initdb --pgdata="$PGDATA.new" --username=postgres --encoding=UTF8 --locale=C.UTF-8 --data-checksums \
-    --auth-local=peer --auth-host=scram-sha-256 9>&- >/dev/null
-  if [[ -d "$PGDATA" ]]; then rmdir "$PGDATA"; fi
-  mv "$PGDATA.new" "$PGDATA"
-fi
-
-# First without the network: nobody meets a database whose roles are not made yet.
-start -c listen_addresses=
-until pg_isready -q -h "$socket"; do
-  if ! kill -0 "$server" 2>/dev/null; then
-    finish || { say "the server did not start"; exit 1; }
-    exit 0
-  fi
-  sleep 0.1
-done
-query=(psql --no-psqlrc --quiet --host "$socket" --username postgres --dbname postgres --set ON_ERROR_STOP=1)
-failed=0
-"${query[@]}" >/dev/null <<'SQL' || failed=1
-\getenv password POSTGRES_PASSWORD
+# The bootstrap runs before anyone can connect from outside.
+pg_ctl -D "$PGDATA" -w -s -o "-k $run -c listen_addresses=''" start
+psql -X -q -v ON_ERROR_STOP=1 -h "$run" -U postgres -d postgres -v password="$POSTGRES_PASSWORD" <<'SQL'
 ALTER ROLE postgres PASSWORD :'password';
 SQL
-shopt -s nullglob
-for file in ${BOOTSTRAP_SQL:-/etc/mvno/*.sql}; do
-  if (( failed || stopping )); then break; fi
-  say "running $file"
-  "${query[@]}" --file "$file" >/dev/null || failed=1
-done
-kill -INT "$server" 2>/dev/null || true
-finish || true
-if (( failed && !stopping )); then
-  say "the bootstrap failed; nobody was let in"
-  exit 1
+if [ -n "${BOOTSTRAP_SQL:-}" ]; then
+    psql -X -q -h "$run" -U postgres -d postgres -f "$BOOTSTRAP_SQL"
 fi
-if (( stopping )); then exit 0; fi
-
-say "ready for clients"
-start "$@"
-if (( stopping )); then kill -INT "$server"; fi
-code=0
-finish || code=$?
-say "stopped with code $code"
-exit "$code"
+pg_ctl -D "$PGDATA" -w -s -m fast stop
+serve

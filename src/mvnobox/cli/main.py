@@ -54,10 +54,10 @@ def up(
 def verify(brand: BrandOption = "silverline", env: EnvOption = "dev", as_json: JsonOption = False) -> None:
     """The customer's journey, end to end, pass or fail per step."""
     from mvnobox.cli.results import print_journey
-    from mvnobox.deploy.install import brand_name
+    from mvnobox.deploy.brands import find_brand
     from mvnobox.deploy.journey import verify as journey
 
-    result = journey(brand=brand_name(brand), env=env, report=reporter())
+    result = journey(brand=find_brand(brand)[1].name, env=env, report=reporter())
     if as_json:
         print_json(result.document())
     else:

@@ -57,7 +57,7 @@ class Smf:
     def __init__(self, settings: SmfSettings) -> None:
         self._settings = settings
         self._recovery = int(time.time())
-        self._collection = pymongo.MongoClient(
+        self._collection: Any = pymongo.MongoClient(
             settings.directory, serverSelectionTimeoutMS=3000, socketTimeoutMS=5000, connect=False
         ).get_default_database("open5gs")["subscribers"]
         self._sessions: dict[str, PduSession] = {}

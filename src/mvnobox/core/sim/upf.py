@@ -262,9 +262,8 @@ class Upf:
                 self._by_address[pdr.address] = (session, pdr)
 
     def _unindex(self, session: Session) -> None:
-        for table in (self._by_teid, self._by_address):
-            for key in [key for key, (owner, _) in table.items() if owner is session]:  # type: ignore[attr-defined]
-                del table[key]  # type: ignore[attr-defined]
+        self._by_teid = {key: value for key, value in self._by_teid.items() if value[0] is not session}
+        self._by_address = {key: value for key, value in self._by_address.items() if value[0] is not session}
 
     def _modify(self, message: Message) -> Message:
         session = self._sessions.get(message.seid or 0)

@@ -1,7 +1,6 @@
-"""The container images that the kit builds itself: built when an input changed, never otherwise."""
+"""The kit's images: built where they are needed, named by their content, put on the node."""
 
-from mvnobox.deploy.images.ensure import ensure_images
-from mvnobox.deploy.images.inputs import IMAGES, image_reference
-from mvnobox.deploy.images.load import ImageTarget, image_target, load_images
+from mvnobox.deploy.images.build import NAMES, ensure_images, references
+from mvnobox.deploy.images.load import load_images
 
-__all__ = ["IMAGES", "ImageTarget", "ensure_images", "image_reference", "image_target", "load_images"]
+__all__ = ["NAMES", "ensure_images", "load_images", "references"]

@@ -1,83 +1,74 @@
-"""Debian's slim image: pulled where a registry answers, else made here from Debian's packages under the same name."""
+"""The base image: pulled where a container registry answers, else seeded from Debian's packages."""
 
 from __future__ import annotations
 
-import os
 import shutil
+import subprocess
 import tempfile
-import urllib.error
-import urllib.request
 from pathlib import Path
 
-from mvnobox.deploy.images.builders import Builder
-from mvnobox.deploy.images.host import RELEASE, apt_sources, ca_bundle
-from mvnobox.deploy.images.inputs import BASE, image, stage
-from mvnobox.deploy.images.process import run_logged
-from mvnobox.deploy.paths import project_root
-from mvnobox.deploy.report import Reporter, Task
-from mvnobox.errors import EnvironmentUnfit
+from mvnobox.deploy.paths import cache_dir
+from mvnobox.deploy.report import Reporter
+from mvnobox.errors import Failed
 
-_REGISTRY = "https://registry-1.docker.io/v2/"
-PROBE_SECONDS = 4.0
+BASE = "docker.io/library/debian:bookworm-slim"
+PULL_SECONDS = 60
 
 
-def registry_answers(url: str = _REGISTRY) -> bool:
-    """Whether the container registry that the base comes from answers (OCI Distribution Specification, end-1)."""
-    try:
-        with urllib.request.urlopen(url, timeout=PROBE_SECONDS) as reply:
-            return bool(reply.status == 200)
-    except urllib.error.HTTPError as error:
-        # Asking who is there is how a registry says that it is one.
-        return error.code == 401
-    except (OSError, ValueError):
-        return False
-
-
-def ensure_base(builder: Builder, report: Reporter, log: Path) -> bool:
-    """See that Containerfiles can start. Returns whether a registry may be asked for images."""
-    if builder.has(BASE):
-        return False
-    if registry_answers():
-        report.note(f"Base image: {BASE}, pulled (a container registry answers)")
-        return True
-    report.note(
-        f"Base image: made from Debian's packages with mmdebstrap, named {BASE} (no container registry answers)"
-    )
-    with report.task("Making the base image") as task:
-        _seed(builder, log, task)
-    return False
-
-
-def _seed(builder: Builder, log: Path, task: Task) -> None:
-    program = shutil.which("mmdebstrap")
-    if program is None:
-        raise EnvironmentUnfit(
-            "no container registry answers, and mmdebstrap, which makes the base image without one, is not installed",
-            "make a registry reachable, or install mmdebstrap (apt-get install mmdebstrap)",
+def ensure_base(command: list[str], builder: str, report: Reporter) -> None:
+    """See to it that the builder has the base image."""
+    if subprocess.run([*command, "inspect", BASE], capture_output=True).returncode == 0:
+        return
+    if _pull(command):
+        report.note("base image: pulled from its registry")
+        return
+    if builder != "buildah" or shutil.which("mmdebstrap") is None:
+        raise Failed(
+            f"{BASE} can neither be pulled nor made here",
+            "install buildah and mmdebstrap, or reach a container registry",
         )
-    folder = project_root() / "images" / "base"
-    with tempfile.TemporaryDirectory(prefix="mvno-base-") as scratch:
-        context = Path(scratch)
-        stage(image("base"), context)
-        sources = context / "host.sources"
-        own = apt_sources()
-        sources.write_text(own or (folder / "sources.list").read_text(encoding="utf-8"), encoding="utf-8")
-        command = [
-            program,
-            "--variant=minbase",
-            f"--dpkgopt={folder / 'dpkg.cfg'}",
-            # The public sources stay in the image, not this machine's.
-            '--customize-hook=rm -rf "$1"/etc/apt/sources.list.d/* "$1"/etc/apt/sources.list',
-            f"--customize-hook=copy-in {folder / 'sources.list'} /etc/apt",
-            RELEASE,
-            str(context / "rootfs.tar"),
-            str(sources),
+    report.note("base image: no container registry answers, seeded from Debian's packages")
+    with (
+        report.task("Seeding the base image") as task,
+        tempfile.TemporaryDirectory(prefix="mvno-base-", dir=cache_dir()) as scratch,
+    ):
+        root = f"{scratch}/root"
+        # The host's own sources, so that its mirror is used.
+        sources = [
+            str(p)
+            for p in (Path("/etc/apt/sources.list"), *sorted(Path("/etc/apt/sources.list.d").glob("*")))
+            if p.is_file()
         ]
-        if os.geteuid() != 0:
-            command.insert(1, "--mode=unshare")
-        bundle = ca_bundle()
-        if bundle is not None:
-            command.insert(1, f'--aptopt=Acquire::https::CAInfo "{bundle}"')
-        run_logged("Making the base image", command, log, task)
-        build = builder.build(BASE, context / "images" / "base" / "Containerfile", context, {}, {})
-        run_logged("Storing the base image", build, log, task)
+        task.update("mmdebstrap")
+        listed = "\n".join(Path(p).read_text() for p in sources if p.endswith(".list"))
+        arguments = ["mmdebstrap", "--variant=minbase", "--mode=root", "bookworm", root]
+        if "bookworm" in listed:
+            arguments.append("-")
+        done = subprocess.run(
+            arguments, input=listed if arguments[-1] == "-" else None, capture_output=True, text=True, check=False
+        )
+        if done.returncode != 0:
+            raise Failed(f"mmdebstrap failed:\n{done.stderr[-800:]}", "Debian's packages must be reachable")
+        task.update("committing")
+        container = _checked([*command, "from", "scratch"])
+        try:
+            mount = _checked([*command, "mount", container])
+            _checked(["cp", "-a", f"{root}/.", mount])
+            _checked([*command, "config", "--cmd", "bash", container])
+            _checked([*command, "commit", "-q", container, BASE])
+        finally:
+            subprocess.run([*command, "rm", container], capture_output=True, check=False)
+
+
+def _pull(command: list[str]) -> bool:
+    try:
+        return subprocess.run([*command, "pull", BASE], capture_output=True, timeout=PULL_SECONDS).returncode == 0
+    except subprocess.TimeoutExpired:
+        return False
+
+
+def _checked(command: list[str]) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise Failed(f"{' '.join(command[:6])} failed: {done.stderr.strip()[-500:]}", "see ./mvno doctor")
+    return done.stdout.strip()

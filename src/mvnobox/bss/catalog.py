@@ -1,0 +1,126 @@
+"""TMF620: the brand's offers, straight from its BrandSpec."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from typing import Any
+
+from mvnobox.bss.context import Context, TmfError
+from mvnobox.spec import Allowances, BrandSpec, Plan, TopUp
+
+BASE = "/tmf-api/productCatalogManagement/v4/productOffering"
+_PERIOD = re.compile(r"^P(\d+)([DWM])$")
+# What stands for "unlimited" in the ledger: more than a line can carry in a period (10 PB, 10,000 years of calls).
+UNLIMITED = {"octets": 10**16, "seconds": 3 * 10**11, "messages": 10**9}
+
+
+def period_end(start: dt.datetime, period: str) -> dt.datetime:
+    """When a period that starts now ends. Months keep the day of the month where the next month has it."""
+    match = _PERIOD.match(period)
+    assert match is not None  # the BrandSpec has checked it
+    count = int(match[1])
+    if match[2] == "M":
+        month = start.month - 1 + count
+        year, month = start.year + month // 12, month % 12 + 1
+        for day in range(start.day, 27, -1):
+            try:
+                return start.replace(year=year, month=month, day=day)
+            except ValueError:
+                continue
+        return start.replace(year=year, month=month)
+    return start + dt.timedelta(days=count * (7 if match[2] == "W" else 1))
+
+
+def buckets(allowances: Allowances, source: str, until: dt.datetime, priority: int) -> list[dict[str, Any]]:
+    """The ledger's buckets for allowances."""
+    made = []
+    for unit, amount in (
+        ("octets", allowances.data),
+        ("seconds", allowances.voice),
+        ("messages", allowances.sms),
+    ):
+        if amount is None:
+            continue
+        made.append(
+            {
+                "unit": unit,
+                "amount": min(UNLIMITED[unit], 2**53) if amount == "unlimited" else amount,
+                "validUntil": until.isoformat(),
+                "priority": priority,
+                "source": source,
+            }
+        )
+    return made
+
+
+def _price(brand: BrandSpec, item: Plan | TopUp, kind: str, period: str | None) -> dict[str, Any]:
+    price = {"unit": brand.effective_currency, "value": float(item.price)}
+    made = {
+        "priceType": kind,
+        "price": {
+            "taxIncludedAmount" if brand.pack.tax.prices_include_tax else "dutyFreeAmount": price,
+            "taxRate": brand.pack.tax.standard_rate_percent,
+        },
+    }
+    return made | ({"recurringChargePeriod": period} if period else {})
+
+
+def _name(texts: dict[str, str], locale: str) -> str:
+    return texts.get(locale) or next(iter(texts.values()))
+
+
+def plan_document(brand: BrandSpec, plan: Plan, locale: str) -> dict[str, Any]:
+    """A plan as a ProductOffering."""
+    return {
+        "id": plan.id,
+        "href": f"{BASE}/{plan.id}",
+        "@type": "ProductOffering",
+        "name": _name(plan.name, locale),
+        "description": _name(plan.description, locale),
+        "lifecycleStatus": "Active" if plan.sellable else "In test",
+        "isSellable": plan.sellable,
+        "category": [{"name": "plan"}],
+        "productOfferingPrice": [_price(brand, plan, "recurring", plan.period)],
+        "prodSpecCharValueUse": [
+            {"name": name, "productSpecCharacteristicValue": [{"value": value, "unitOfMeasure": unit}]}
+            for name, value, unit in (
+                ("data", plan.allowances.data, "octets"),
+                ("voice", plan.allowances.voice, "seconds"),
+                ("sms", plan.allowances.sms, "messages"),
+            )
+            if value is not None
+        ],
+        "bundledProductOffering": [],
+        "productOfferingRelationship": [{"id": t, "relationshipType": "topUp"} for t in plan.top_ups],
+    }
+
+
+def top_up_document(brand: BrandSpec, item: TopUp, locale: str) -> dict[str, Any]:
+    """A top-up as a ProductOffering."""
+    return {
+        "id": item.id,
+        "href": f"{BASE}/{item.id}",
+        "@type": "ProductOffering",
+        "name": _name(item.name, locale),
+        "lifecycleStatus": "Active",
+        "isSellable": True,
+        "category": [{"name": "topUp"}],
+        "productOfferingPrice": [_price(brand, item, "oneTime", None)],
+    }
+
+
+def offerings(context: Context, locale: str) -> list[dict[str, Any]]:
+    """Everything that customers can buy."""
+    brand = context.brand
+    return [plan_document(brand, plan, locale) for plan in brand.plans if plan.sellable] + [
+        top_up_document(brand, item, locale) for item in brand.top_ups
+    ]
+
+
+def offering(context: Context, identity: str, locale: str) -> dict[str, Any]:
+    """One offer. Raises TmfError."""
+    for document in offerings(context, locale):
+        if document["id"] == identity:
+            return document
+    raise TmfError(404, f"there is no offer {identity!r}")

@@ -1,0 +1,51 @@
+"""The phone of the journey: what a UE can be told, whichever simulator is behind it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from mvnobox.deploy.journey.access import Kubectl
+
+
+class Phone:
+    """The simulated core's UE in a brand's user plane namespace."""
+
+    def __init__(self, kubectl: Kubectl, namespace: str) -> None:
+        self._kubectl, self._namespace = kubectl, namespace
+
+    def _run(self, *arguments: str, stdin: str = "", timeout: float = 120) -> dict[str, Any]:
+        answer: dict[str, Any] = self._kubectl.exec_json(
+            self._namespace,
+            "deploy/ue",
+            "python",
+            "-m",
+            "mvnobox.core.sim",
+            "ue",
+            *arguments,
+            stdin=stdin,
+            timeout=timeout,
+        )
+        return answer
+
+    def register(self, sim: dict[str, Any]) -> dict[str, Any]:
+        """Attach with a SIM; keys go by standard input."""
+        return self._run("register", stdin=json.dumps(sim))
+
+    def deregister(self) -> dict[str, Any]:
+        return self._run("deregister")
+
+    def status(self) -> dict[str, Any]:
+        return self._run("status")
+
+    def ping(self, target: str, count: int) -> dict[str, Any]:
+        return self._run("ping", "--target", target, "--count", str(count))
+
+    def download(
+        self, host: str, octets: int, *, port: int = 8080, stall: float = 3, timeout: float = 60
+    ) -> dict[str, Any]:
+        """Fetch so many octets over TCP through the tunnel."""
+        return self._run(
+            "download", "--host", host, "--port", str(port), "--path", f"/bytes/{octets}",
+            "--stall", str(stall), "--timeout", str(timeout), timeout=timeout + 30,
+        )  # fmt: skip

@@ -1,0 +1,297 @@
+"""The journey itself: from the order over attachment, use, the end of the quota and a top-up to isolation."""
+
+from __future__ import annotations
+
+import ipaddress
+import secrets
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+from mvnobox.deploy.brands import find_brand
+from mvnobox.deploy.installation import Installation
+from mvnobox.deploy.journey.access import Bss, Kubectl
+from mvnobox.deploy.journey.phone import Phone
+from mvnobox.deploy.journey.steps import Journey, StepFailed, StepSkipped
+from mvnobox.deploy.report import Reporter
+from mvnobox.errors import Failed
+from mvnobox.render.release import CLUSTER_DOMAIN, QUOTA_OCTETS
+from mvnobox.spec import BrandSpec
+
+DOWNLOAD = 20_000_000
+ORDERS = "/tmf-api/productOrderingManagement/v4/productOrder"
+BALANCE = "/tmf-api/prepayBalanceManagement/v4"
+
+
+def verify(*, brand: str, env: str, report: Reporter) -> Journey:
+    """Run the journey for an installed brand. Raises Failed where there is none."""
+    installation = Installation(env)
+    installed = installation.brand(brand)
+    spec = find_brand(str(installed.file))[1]
+    with report.task(f"Verifying {spec.display_name}") as task:
+        kubectl = Kubectl(installation.cluster())
+        namespace = f"{spec.name}-{env}"
+        token = kubectl.secret(namespace, "bss-env", "BSS_ADMIN_TOKEN")
+        with kubectl.forwarded(namespace, "svc/bss", 8080) as address:
+            run = _Run(spec, env, kubectl, Bss(address, token), installed.core, installation.other_brands(brand))
+            try:
+                run.all(task.update)
+            except StepFailed:
+                run.diagnose()
+            finally:
+                run.clean_up()
+        return run.journey
+
+
+def _until(seconds: float, what: str, look: Callable[[], Any]) -> Any:
+    """What `look` gives as soon as it is truthy. Raises StepFailed."""
+    deadline = time.monotonic() + seconds
+    while True:
+        found = look()
+        if found:
+            return found
+        if time.monotonic() > deadline:
+            raise StepFailed(f"{what} did not happen within {seconds:.0f} s")
+        time.sleep(0.2)
+
+
+class _Run:
+    def __init__(
+        self, spec: BrandSpec, env: str, kubectl: Kubectl, bss: Bss, core: str, others: list[BrandSpec]
+    ) -> None:
+        self.spec, self.env, self.kubectl, self.bss, self.others = spec, env, kubectl, bss, others
+        self.journey = Journey(spec.name, core)
+        self.phone = Phone(kubectl, f"{spec.name}-{env}-up")
+        self.network = spec.data_networks[0]
+        self.data_host = f"dn.platform-{env}.svc.{CLUSTER_DOMAIN}"
+        self.product = ""
+        self.iccid = ""
+        self.sim: dict[str, Any] = {}
+        self.carried = 0
+
+    def all(self, say: Callable[[str], None]) -> None:
+        for name, step in (
+            ("order placed by API", self.order),
+            ("subscriber in the core", self.subscriber),
+            ("UE refused with a wrong key", self.wrong_key),
+            ("UE attached", self.attach),
+            ("address from the brand's pool", self.address),
+            ("ping without loss", self.ping),
+            ("20 MB downloaded over TCP", self.download),
+            ("octets charged equal octets carried", self.charged),
+            ("usage visible in the BSS", self.usage),
+            ("quota ended and traffic stopped", self.cut),
+            ("top-up sold", self.top_up),
+            ("traffic back", self.back),
+            ("other brands out of reach", self.isolation),
+            ("suspension takes effect while attached", self.suspension),
+        ):
+            say(name)
+            with self.journey.step(name) as recorded:
+                recorded.detail = step() or ""
+
+    # Steps ---------------------------------------------------------------------------------------------------------
+
+    def order(self) -> str:
+        body = {
+            "externalId": f"verify-{uuid.uuid4()}",
+            "productOrderItem": [{"productOffering": {"id": "verification"}}],
+            "relatedParty": [
+                {
+                    "givenName": "Verification",
+                    "familyName": "Customer",
+                    "individualIdentification": [
+                        {"identificationType": "passport", "identificationId": "VERIFICATION"}
+                    ],
+                }
+            ],
+        }
+        placed = self.bss.call("POST", ORDERS, body)
+        again = self.bss.call("POST", ORDERS, body)
+        if again["id"] != placed["id"]:
+            raise StepFailed("the repeated order made a second one")
+        order = _until(
+            20,
+            "the order's completion",
+            lambda: (
+                (found := self.bss.call("GET", f"{ORDERS}/{placed['id']}"))["state"] in ("completed", "failed")
+                and found
+            ),
+        )
+        if order["state"] != "completed":
+            raise StepFailed(f"the order is {order['state']}: {order.get('note')}")
+        product = order["productOrderItem"][0]["product"]
+        self.product = product["id"]
+        characteristics = {c["name"]: c["value"] for c in product["productCharacteristic"]}
+        self.iccid = characteristics["iccid"]
+        activation = self.bss.call("GET", f"/sim-inventory/v1/sim/{self.iccid}/activation")
+        profile = self.bss.call("GET", f"/sim-inventory/v1/sim/{self.iccid}/profile")
+        self.sim = {
+            "imsi": profile["imsi"],
+            "ki": profile["ki"],
+            "opc": profile["opc"],
+            "dnn": self.network.name,
+            "sst": self.spec.slice.sst,
+            "sd": self.spec.slice.sd,
+        }
+        return f"+{characteristics['msisdn']}, {activation['activationCode']}"
+
+    def subscriber(self) -> str:
+        code = (
+            "import json,sys,yaml,pymongo; c=yaml.safe_load(open('/etc/mvno/smf.yaml'));"
+            "d=pymongo.MongoClient(c['directory']).get_default_database()['subscribers'].find_one({'imsi':sys.argv[1]});"
+            "print(json.dumps({'found':d is not None,'slice':(d or {}).get('slice')}))"
+        )
+        found = self.kubectl.exec_json(
+            f"{self.spec.name}-{self.env}", "deploy/smf", "python", "-c", code, self.sim["imsi"]
+        )
+        if not found["found"]:
+            raise StepFailed("the directory does not know the IMSI")
+        entry = found["slice"][0]
+        if (entry["sst"], entry.get("sd")) != (self.spec.slice.sst, self.spec.slice.sd):
+            raise StepFailed(f"the subscriber has slice {entry['sst']}/{entry.get('sd')}")
+        return f"IMSI {self.sim['imsi'][:6]}…, slice {entry['sst']}/{entry.get('sd')}"
+
+    def wrong_key(self) -> str:
+        answer = self.phone.register({**self.sim, "ki": secrets.token_hex(16)})
+        if answer.get("registered"):
+            raise StepFailed("the core let in a UE with a wrong key")
+        return str(answer.get("cause"))
+
+    def attach(self) -> str:
+        answer = self.phone.register(self.sim)
+        if not answer.get("ok"):
+            raise StepFailed(f"refused: {answer.get('cause')}")
+        self.sim["address"] = answer["address"]
+        return f"5G-AKA, PDU session on {self.network.name}"
+
+    def address(self) -> str:
+        if ipaddress.ip_address(self.sim["address"]) not in self.network.network:
+            raise StepFailed(f"{self.sim['address']} is not in {self.network.pool}")
+        return f"{self.sim['address']} of {self.network.pool}"
+
+    def ping(self) -> str:
+        answer = self.phone.ping(self.network.gateway, 10)
+        if not answer.get("ok"):
+            raise StepFailed(
+                f"{answer.get('received', 0)} of 10 came back: {answer.get('cause') or answer.get('output')}"
+            )
+        return "10 of 10 came back"
+
+    def download(self) -> str:
+        answer = self.phone.download(self.data_host, DOWNLOAD)
+        if not answer.get("ok"):
+            raise StepFailed(f"{answer.get('octets', 0)} octets arrived: {answer.get('cause')}")
+        status = self.phone.status()
+        self.carried = status["receivedOctets"] + status["sentOctets"]
+        return f"{answer['octets'] * 8 / answer['seconds'] / 1e6:.0f} Mbit/s"
+
+    def _used(self) -> int:
+        balance = self.bss.call("GET", f"{BALANCE}/accumulatedBalance?product.id={self.product}")[0]
+        return int(next((t["used"] for t in balance["totalBalance"] if t["units"] == "octets"), 0))
+
+    def charged(self) -> str:
+        used = _until(
+            15, "charging", lambda: (found := self._used()) and abs(self.carried - found) <= QUOTA_OCTETS and found
+        )
+        if used > self.carried:
+            raise StepFailed(f"{used} octets charged, but only {self.carried} carried")
+        return f"{used} charged, {self.carried} carried: {self.carried - used} within one quantum of {QUOTA_OCTETS}"
+
+    def usage(self) -> str:
+        buckets = self.bss.call("GET", f"{BALANCE}/bucket?product.id={self.product}")
+        data = next((b for b in buckets if b["usageType"] == "data"), None)
+        if data is None or not data["usedValue"]["amount"]:
+            raise StepFailed("the bucket shows no use")
+        return f"{data['remainingValue']['amount'] + data['reservedValue']['amount']} octets left in {data['name']}"
+
+    def cut(self) -> str:
+        answer = self.phone.download(self.data_host, DOWNLOAD, stall=2)
+        if answer.get("ok"):
+            raise StepFailed("the download went on past the quota")
+        status = self.phone.status()
+        carried = status["receivedOctets"] + status["sentOctets"]
+        granted = self.spec.verification_plan.allowances.data
+        assert isinstance(granted, int)
+        if carried < granted * 0.95:
+            raise StepFailed(f"stopped at {carried} octets already, {granted} were granted: {answer.get('cause')}")
+        # Packets that were dropped on the way still crossed the UE's own interface.
+        return f"stopped after {carried} octets; {granted} were granted"
+
+    def top_up(self) -> str:
+        offer = self.spec.top_ups[0].id if self.spec.top_ups else None
+        if offer is None:
+            raise StepFailed("the brand sells no top-up")
+        identity = str(uuid.uuid4())
+        body = {"id": identity, "product": {"id": self.product}, "productOffering": {"id": offer}}
+        path = f"{BALANCE}/topupBalance"
+        first, second = self.bss.call("POST", path, body), self.bss.call("POST", path, body)
+        if first["status"] != "confirmed" or second["id"] != first["id"]:
+            raise StepFailed(f"the top-up is {first['status']}")
+        return offer
+
+    def back(self) -> str:
+        def works() -> Any:
+            answer = self.phone.download(self.data_host, 1_000_000, stall=3, timeout=10)
+            return answer if answer.get("ok") else None
+
+        answer = _until(30, "traffic", works)
+        return f"{answer['octets']} octets arrived"
+
+    def isolation(self) -> str:
+        if not self.others:
+            raise StepSkipped("no other brand is installed")
+        tried = []
+        for other in self.others:
+            network = other.data_networks[0]
+            for target in (network.gateway, str(network.network.network_address + 2)):
+                if self.phone.ping(target, 2).get("received"):
+                    raise StepFailed(f"{target} of {other.name} answers")
+                tried.append(target)
+            for service, home in (("bss", f"{other.name}-{self.env}"), ("ocs", f"platform-{self.env}")):
+                host = f"{service}.{home}.svc.{CLUSTER_DOMAIN}"
+                answer = self.phone.download(host, 1, stall=2, timeout=4)
+                if answer.get("octets") or answer.get("cause") not in ("stalled", "TimeoutError: "):
+                    raise StepFailed(f"{host} answers the UE: {answer.get('cause')}")
+                tried.append(service)
+        return f"{', '.join(other.name for other in self.others)}: {len(tried)} ways tried, none open"
+
+    def suspension(self) -> str:
+        path = f"/tmf-api/productInventory/v4/product/{self.product}"
+        self.bss.call("PATCH", path, {"status": "suspended"})
+        _until(15, "deregistration", lambda: not self.phone.status()["registered"])
+        refused = self.phone.register(self.sim)
+        if refused.get("ok"):
+            raise StepFailed("a suspended subscriber could attach")
+        self.bss.call("PATCH", path, {"status": "active"})
+        if not _until(10, "resumption", lambda: self.phone.register(self.sim).get("ok")):
+            raise StepFailed("a resumed subscriber could not attach")
+        return str(refused.get("cause"))
+
+    # After ---------------------------------------------------------------------------------------------------------
+
+    def diagnose(self) -> None:
+        """Pods that are not well are part of the failed step's detail."""
+        try:
+            pods = self.kubectl.json("get", "pods", "-A", "-l", "app.kubernetes.io/part-of=mvno-in-a-box")["items"]
+        except Failed:
+            return
+        unwell = [
+            f"{pod['metadata']['namespace']}/{pod['metadata']['name']}"
+            for pod in pods
+            if pod["status"]["phase"] != "Succeeded"
+            and not all(c["ready"] for c in pod["status"].get("containerStatuses", [{"ready": False}]))
+        ]
+        if unwell:
+            self.journey.steps[-1].detail += f" (not ready: {', '.join(unwell)})"
+
+    def clean_up(self) -> None:
+        """The line was for the proof only."""
+        try:
+            self.phone.deregister()
+            if self.product:
+                path = f"/tmf-api/productInventory/v4/product/{self.product}"
+                self.bss.call("PATCH", path, {"status": "terminated"})
+        except StepFailed:
+            pass

@@ -1,0 +1,74 @@
+"""`mvno render`: what will be applied, as files. No secret is among them: Secrets are named, not shown."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import yaml
+
+from mvnobox.deploy.brands import find_brand
+from mvnobox.deploy.images import references
+from mvnobox.deploy.paths import project_root
+from mvnobox.deploy.report import Reporter
+from mvnobox.deploy.toolchain import ensure_tool
+from mvnobox.errors import BadInput, Failed
+from mvnobox.render import (
+    BrandPlan,
+    Images,
+    PlatformPlan,
+    Release,
+    brand_namespaces,
+    brand_releases,
+    platform_namespaces,
+    platform_releases,
+)
+
+
+def manifests(helm: Path, release: Release) -> str:
+    """The objects of a release, by `helm template`. Raises Failed."""
+    done = subprocess.run(
+        [str(helm), "template", release.name, str(project_root() / "charts" / release.chart)]
+        + ["--namespace", release.namespace, "--values", "-"],
+        input=yaml.safe_dump(dict(release.values)),
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise Failed(f"chart {release.chart}: {done.stderr.strip().splitlines()[-1]}", "see the chart's values")
+    return done.stdout
+
+
+def render_to(folder: Path, *, brand: str, env: str, core: str, report: Reporter) -> int:
+    """Write values and manifests of the platform and a brand; how many files. Raises BadInput for a folder in use."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise BadInput(f"{folder} is not an empty folder", "name a folder that does not exist yet")
+    _, spec = find_brand(brand)
+    images = Images(**references())
+    chosen = "simulated" if core == "auto" else core
+    if chosen not in ("simulated", "open5gs"):
+        raise BadInput(f"there is no core {core!r}", "take auto, simulated or open5gs")
+    platform = PlatformPlan(env=env, images=images, core=chosen)  # type: ignore[arg-type]
+    layer = BrandPlan(env=env, brand=spec, images=images, core=chosen)  # type: ignore[arg-type]
+    helm = ensure_tool("helm", report)
+    count = 0
+    for name, namespaces, releases in (
+        ("platform", platform_namespaces(platform), platform_releases(platform)),
+        (spec.name, brand_namespaces(layer), brand_releases(layer)),
+    ):
+        place = folder / f"{name}.{env}"
+        place.mkdir(parents=True)
+        documents = [
+            {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": n.name, "labels": n.all_labels}}
+            for n in namespaces
+        ]
+        (place / "namespaces.yaml").write_text(yaml.safe_dump_all(documents, sort_keys=False), encoding="utf-8")
+        count += 1
+        for release in releases:
+            stem = f"{release.namespace}-{release.name}"
+            values = yaml.safe_dump(dict(release.values), sort_keys=False, allow_unicode=True)
+            (place / f"{stem}.values.yaml").write_text(values, encoding="utf-8")
+            (place / f"{stem}.yaml").write_text(manifests(helm, release), encoding="utf-8")
+            count += 2
+    return count
