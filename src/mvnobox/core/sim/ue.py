@@ -194,8 +194,8 @@ class Ue:
             return {"ok": False, "registered": True, "cause": accept.get("cause", "no answer")}
         self._imsi = imsi
         self._downlink_teid = secrets.randbits(31) + 1
-        self._upf, self._uplink_teid = (accept["upf"], gtpu.PORT), accept["teid"]
         self._raise_tunnel(accept["address"], accept["mtu"])
+        self._upf, self._uplink_teid = (accept["upf"], gtpu.PORT), accept["teid"]
         own = socket.gethostbyname(socket.gethostname()) if "own" not in sim else sim["own"]
         complete = await self._ask({"type": "PDUSessionResourceSetup", "address": own, "teid": self._downlink_teid})
         done = complete.get("type") == "PDUSessionResourceSetupComplete"
