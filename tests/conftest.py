@@ -133,3 +133,25 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(f"{len(nodes):4}  {reason}")
         for node in nodes:
             terminalreporter.write_line(f"      {node}")
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """The embedded cluster of this machine."""
+
+    kubeconfig: str
+    context: str
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Cluster:
+    """A real Kubernetes, brought up if it is not there."""
+    if os.geteuid() != 0:
+        pytest.skip("the embedded cluster needs root")
+    from mvnobox.deploy.cluster import EmbeddedCluster
+    from mvnobox.deploy.cluster.embedded import CONTEXT
+    from mvnobox.deploy.report import PlainReporter
+
+    made = EmbeddedCluster()
+    made.up(PlainReporter())
+    return Cluster(str(made.kubeconfig), CONTEXT)

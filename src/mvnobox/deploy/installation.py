@@ -70,16 +70,19 @@ class Installation:
             )
         return found[name]
 
-    def other_brands(self, name: str) -> list[BrandSpec]:
-        """The specs of the other brands that are installed; one whose file is gone is left out."""
-        specs = []
+    def specs(self) -> list[tuple[InstalledBrand, BrandSpec]]:
+        """The installed brands with their specs; one whose file is gone is left out."""
+        found = []
         for brand in self.brands():
-            if brand.name != name:
-                try:
-                    specs.append(load_brand(brand.file))
-                except InvalidSpec:
-                    continue
-        return specs
+            try:
+                found.append((brand, load_brand(brand.file)))
+            except InvalidSpec:
+                continue
+        return found
+
+    def other_brands(self, name: str) -> list[BrandSpec]:
+        """The specs of the other brands that are installed."""
+        return [spec for brand, spec in self.specs() if brand.name != name]
 
     # The cluster that it lives on ----------------------------------------------------------------------------------
 

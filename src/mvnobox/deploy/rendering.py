@@ -28,8 +28,16 @@ from mvnobox.render import (
 def manifests(helm: Path, release: Release) -> str:
     """The objects of a release, by `helm template`. Raises Failed."""
     done = subprocess.run(
-        [str(helm), "template", release.name, str(project_root() / "charts" / release.chart)]
-        + ["--namespace", release.namespace, "--values", "-"],
+        [
+            str(helm),
+            "template",
+            release.name,
+            str(project_root() / "charts" / release.chart),
+            "--namespace",
+            release.namespace,
+            "--values",
+            "-",
+        ],
         input=yaml.safe_dump(dict(release.values)),
         text=True,
         capture_output=True,

@@ -1,0 +1,126 @@
+"""`mvno up`: cluster, images, platform, brand, each where it is not there yet."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pulumi.automation import ConfigValue
+
+from mvnobox.deploy import keys
+from mvnobox.deploy.brands import find_brand, stack_path
+from mvnobox.deploy.cluster import EmbeddedCluster, choose
+from mvnobox.deploy.images import ensure_images, load_images
+from mvnobox.deploy.installation import Installation
+from mvnobox.deploy.paths import home_dir
+from mvnobox.deploy.pulumi import Workspace, shell_lines
+from mvnobox.deploy.report import Reporter
+from mvnobox.errors import BadInput, EnvironmentUnfit
+from mvnobox.spec import check_together
+
+
+@dataclass(frozen=True)
+class Installed:
+    """What `up` brought up."""
+
+    brand: str
+    display_name: str
+    changed: int
+    hint: str
+
+
+def _plain(value: str) -> ConfigValue:
+    return ConfigValue(value=value)
+
+
+def _secret(value: str) -> ConfigValue:
+    return ConfigValue(value=value, secret=True)
+
+
+def choose_core(requested: str, report: Reporter) -> str:
+    """Which core, and why. Raises BadInput or EnvironmentUnfit."""
+    if requested not in ("auto", "open5gs", "simulated"):
+        raise BadInput(f"there is no core {requested!r}", "take auto, open5gs or simulated")
+    if requested == "open5gs":
+        raise EnvironmentUnfit(
+            "this version of the kit has no Open5GS charts yet",
+            "take --core simulated; docs/roadmap.md says what is next",
+        )
+    reason = "you asked for it" if requested == "simulated" else "this version of the kit has no Open5GS charts yet"
+    report.note(f"core: simulated ({reason}); it is a simulation, with real packets and real charging")
+    return "simulated"
+
+
+@contextlib.contextmanager
+def only_one() -> Iterator[None]:
+    """One `up` or `down` at a time on an installation. Raises EnvironmentUnfit."""
+    home_dir().mkdir(parents=True, exist_ok=True, mode=0o700)
+    with open(home_dir() / ".lock", "w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise EnvironmentUnfit("another mvno is at work on this installation", "wait until it has ended") from None
+        yield
+
+
+def up(*, brand: str, env: str, core: str, cluster: str, report: Reporter) -> Installed:
+    """Bring up the platform and a brand. What is wrong with the input is said before anything is touched."""
+    file, spec = find_brand(brand)
+    if not env.isalnum() or not env.islower() or len(env) > 16:
+        raise BadInput(f"{env!r} is no name for an environment", "lower-case letters and digits, at most 16")
+    installation = Installation(env)
+    others = [(str(one.file), one_spec) for one, one_spec in installation.specs() if one.name != spec.name]
+    check_together([*others, (str(file), spec)])
+    chosen_core = choose_core(core, report)
+    with only_one():
+        choice = choose(cluster)
+        report.note(f"cluster: {choice.kind}, context {choice.context} ({choice.reason})")
+        if choice.kind == "embedded":
+            EmbeddedCluster().up(report)
+        installation.remember_cluster(choice)
+        images = load_images(ensure_images(report), choice, report)
+        workspace = Workspace(choice.kubeconfig, report)
+        common = {
+            "context": _plain(choice.context),
+            "clusterIdentifier": _plain(f"mvno-{choice.context}"),
+            "images": _plain(json.dumps(images, sort_keys=True)),
+            "core": _plain(chosen_core),
+        }
+        platform = f"platform.{env}"
+        workspace.up(platform, {**common, **_platform_settings(platform)}, report)
+        changed = workspace.last_changes.changed
+        stack = f"{spec.name}.{env}"
+        own = {"brandFile": _plain(stack_path(file)), **_brand_settings(stack)}
+        workspace.up(stack, {**common, **own}, report)
+        changed += workspace.last_changes.changed
+    return Installed(spec.name, spec.display_name, changed, _hint())
+
+
+def _platform_settings(stack: str) -> dict[str, ConfigValue]:
+    private = keys.key(stack, "directoryPrivateKey")
+    passwords = ("postgresPassword", "ocsPassword", "directoryPassword")
+    return {
+        **{name: _secret(keys.password(stack, name)) for name in passwords},
+        "ocsTenantKey": _secret(keys.key(stack, "ocsTenantKey")),
+        "directoryPrivateKey": _secret(private),
+        "directoryPublicKey": _plain(keys.public_key(private)),
+    }
+
+
+def _brand_settings(stack: str) -> dict[str, ConfigValue]:
+    return {
+        **{name: _secret(keys.password(stack, name)) for name in ("bssPassword", "ctfPassword", "bssAdminToken")},
+        "simKey": _secret(keys.key(stack, "simKey")),
+    }
+
+
+def _hint() -> str:
+    return './mvno status; ./mvno up --brand NAME for another brand; eval "$(./mvno env)" for pulumi and kubectl'
+
+
+def shell_environment(env: str) -> str:
+    """Lines for a shell's `eval`, with which plain `pulumi` and `kubectl` work on an installation."""
+    return shell_lines(Installation(env).cluster().kubeconfig)

@@ -1,0 +1,44 @@
+"""Both brands on a real Kubernetes, by the commands that a newcomer types."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def mvno(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run ./mvno; standard error goes where pytest's does."""
+    done = subprocess.run([str(ROOT / "mvno"), *arguments], stdout=subprocess.PIPE, text=True, check=False)
+    if check:
+        assert done.returncode == 0, f"./mvno {' '.join(arguments)}: {done.returncode}"
+    return done
+
+
+@pytest.fixture(scope="session")
+def installed() -> Any:
+    """`up` of both brands; the function that runs ./mvno."""
+    if os.geteuid() != 0:
+        pytest.skip("the embedded cluster needs root")
+    mvno("up", "--brand", "silverline", "--no-verify")
+    mvno("up", "--brand", "encore", "--no-verify")
+    return mvno
+
+
+@pytest.fixture(scope="session")
+def kubectl(installed: Any) -> Any:
+    """kubectl on the installation's cluster."""
+    from mvnobox.deploy.installation import Installation
+    from mvnobox.deploy.journey.access import Kubectl
+
+    return Kubectl(Installation("dev").cluster())
+
+
+def parsed(done: subprocess.CompletedProcess[str]) -> Any:
+    return json.loads(done.stdout)
