@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -49,7 +49,7 @@ class RichReporter:
 
 def reporter() -> Reporter:
     """A reporter for where standard error goes: a terminal, or a log that wants plain lines."""
-    return RichReporter() if err.is_terminal else PlainReporter()
+    return cast(Reporter, RichReporter() if err.is_terminal else PlainReporter())
 
 
 def print_json(document: Any) -> None:

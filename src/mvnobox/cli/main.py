@@ -138,8 +138,8 @@ def validate(
         return
     if problems:
         raise InvalidSpec(problems)
-    for file, spec in loaded:
-        out.print(f"{file}: brand {spec.name} ({spec.display_name}), {len(spec.plans)} plans: valid", soft_wrap=True)
+    for name, spec in loaded:
+        out.print(f"{name}: brand {spec.name} ({spec.display_name}), {len(spec.plans)} plans: valid", soft_wrap=True)
 
 
 @app.command()
@@ -202,7 +202,7 @@ def vars_of(item: Any) -> dict[str, Any]:
 def run() -> None:
     """The entry point: every error in words, with its exit code; no traceback unless MVNO_DEBUG is set."""
     try:
-        code = app(standalone_mode=False)
+        code = app(standalone_mode=False, prog_name="mvno")
         sys.exit(code if isinstance(code, int) else 0)
     except KitError as error:
         if os.environ.get("MVNO_DEBUG"):
@@ -215,7 +215,7 @@ def run() -> None:
         sys.exit(error.exit_code)
     except TyperException as error:
         # The command line's own complaint about its words.
-        error.show()
+        error.show()  # type: ignore[attr-defined]
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         err.print("mvno: interrupted. What was under way can be taken up by the same command again.")

@@ -28,8 +28,8 @@ def down(*, brand: str | None, env: str, everything: bool, report: Reporter) -> 
         _stacks(installation, report)
         EmbeddedCluster().down(report, everything=everything)
         # State and passphrase belong to what is gone; a new `up` makes new ones.
-        for stack in home_dir().glob("stacks/Pulumi.*.yaml"):
-            link = project_root() / stack.name
+        for settings in home_dir().glob("stacks/Pulumi.*.yaml"):
+            link = project_root() / settings.name
             if link.is_symlink():
                 link.unlink()
         shutil.rmtree(home_dir(), ignore_errors=True)

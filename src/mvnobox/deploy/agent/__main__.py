@@ -41,7 +41,7 @@ def main(path: str) -> None:
     """Run until killed; the table of rules stays in force while the agent is away."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stdout)
     settings = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    api = config.new_client_from_config(settings["kubeconfig"])
+    api = config.new_client_from_config(settings["kubeconfig"])  # type: ignore[no-untyped-call]
     core = client.CoreV1Api(api)
     volumes = Volumes(core, Path(settings["volumes"]), settings["storageClass"], settings["nodeName"])
     dirty = threading.Event()

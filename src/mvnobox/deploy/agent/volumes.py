@@ -59,7 +59,7 @@ class Volumes:
             },
         }
         try:
-            self._api.create_persistent_volume(volume)
+            self._api.create_persistent_volume(volume)  # type: ignore[arg-type]
             log.info("volume %s for %s/%s", name, meta["namespace"], meta["name"])
         except client.ApiException as error:
             if error.status != 409:

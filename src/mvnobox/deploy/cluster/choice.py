@@ -34,7 +34,7 @@ def _user_kubeconfig() -> Path:
 def _existing(context: str) -> ClusterChoice:
     path = _user_kubeconfig()
     try:
-        contexts = [entry["name"] for entry in config.list_kube_config_contexts(str(path))[0]]
+        contexts = [entry["name"] for entry in config.list_kube_config_contexts(str(path))[0]]  # type: ignore[no-untyped-call]
     except config.ConfigException as error:
         raise EnvironmentUnfit(f"{path} cannot be used: {error}", "set KUBECONFIG to your kubeconfig") from None
     if context not in contexts:
@@ -43,7 +43,7 @@ def _existing(context: str) -> ClusterChoice:
             "name one of these with --cluster, or take --cluster embedded",
         )
     try:
-        api = config.new_client_from_config(str(path), context)
+        api = config.new_client_from_config(str(path), context)  # type: ignore[no-untyped-call]
         client.VersionApi(api).get_code(_request_timeout=10)
     except Exception as error:  # the client raises urllib3's, TLS's and its own errors alike
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -75,7 +75,7 @@ def choose(requested: str) -> ClusterChoice:
         return _existing(requested)
     if requested == "auto" and not EmbeddedCluster().installed():
         for name in ("k3d", "kind"):
-            found = _local_tool(name)  # type: ignore[arg-type]
+            found = _local_tool(name)
             if found is not None:
                 return found
     reason = (
