@@ -1,4 +1,4 @@
-
+# ruff: noqa: E501  (Pulumi programs as text)
 """Workspace: the kit's own way to the engine, on a small project, with what can go wrong on a person's machine."""
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ pulumi.export("password", config.require_secret("password"))
 pulumi.export("namespace", NAME)
 """
 DEPLOYMENT = """
-k8s.apps.v1.Deployment("web", metadata={**inside, "name": "web"}, spec={
+k8s.apps.v1.Deployment("web", metadata={**inside, "name": "web", "annotations": {"pulumi.com/timeoutSeconds": "90"}}, spec={
     "selector": {"match_labels": {"app": "web"}}, "template": {"metadata": {"labels": {"app": "web"}}, "spec": {
     "termination_grace_period_seconds": 0, "containers": [{"name": "web", "image": IMAGE, "command": COMMAND}]}}}, opts=opts)
 """

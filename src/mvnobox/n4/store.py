@@ -62,6 +62,32 @@ def _session(row: asyncpg.Record) -> Session:
     )
 
 
+class Seen:
+    """Which UR-SEQNs of which URR were taken into account: all up to one, and some beyond it.
+
+    Reports overtake each other when one of them is repeated, so the highest number alone tells nothing of the others.
+    """
+
+    # More numbers than this beyond a gap: what is missing there never was (a UPF need not begin with 0).
+    WINDOW = 64
+
+    def __init__(self, numbers: dict[str, tuple[int, list[int]]]) -> None:
+        self.numbers = numbers
+
+    def add(self, urr: int, sequence: int) -> bool:
+        """Note a report; False if it was noted before."""
+        upto, beyond = self.numbers.get(str(urr), (-1, []))
+        if sequence <= upto or sequence in beyond:
+            return False
+        beyond = sorted([*beyond, sequence])
+        if len(beyond) > self.WINDOW:
+            upto = beyond[0]
+        while beyond and beyond[0] <= upto + 1:
+            upto = max(upto, beyond.pop(0))
+        self.numbers[str(urr)] = (upto, beyond)
+        return True
+
+
 class Store:
     """Queries over a pool."""
 
@@ -147,13 +173,12 @@ class Store:
             )
             if row is None:
                 return None
-            seen: dict[str, int] = json.loads(row["seen"])
+            seen = Seen(json.loads(row["seen"]))
             total = uplink = downlink = 0
             fresh = False
             for urr, sequence, (all_, up, down) in reports:
-                if sequence <= seen.get(str(urr), -1):
+                if not seen.add(urr, sequence):
                     continue
-                seen[str(urr)] = sequence
                 total, uplink, downlink, fresh = total + all_, uplink + up, downlink + down, True
             if reports and not fresh and not release:
                 return None
@@ -163,7 +188,7 @@ class Store:
             await connection.execute(
                 """UPDATE session SET seen = $2, nchf_sequence = $3, octets = octets + $4, asked_at = now()
                    WHERE seid = $1""",
-                seid, json.dumps(seen), sequence, total,
+                seid, json.dumps(seen.numbers), sequence, total,
             )  # fmt: skip
             if row["nchf_ref"] is None:
                 return None

@@ -42,6 +42,7 @@ def create(
     while True:
         try:
             if upsert:
+                _take_over_existing(cluster, obj, manager)
                 return _apply(cluster, obj, manager, force=force, dry_run=False, warnings=warnings)
             return cluster.create(obj, dry_run=False, warnings=warnings)
         except NoSuchKind:
@@ -56,6 +57,17 @@ def create(
         if cancelled.wait(pause):
             raise Cancelled("the update was cancelled before the object was made")
         pause = min(pause * 2, 3.0)
+
+
+def _take_over_existing(cluster: Cluster, obj: objects.Object, manager: str) -> None:
+    # What the earlier create set and the program no longer says must go, so our manager has to own it first.
+    try:
+        live = cluster.read(obj)
+    except ApiError as error:
+        if error.status != 404:
+            raise
+        return
+    take_over(cluster, live, manager)
 
 
 def _may_pass(error: ApiError) -> bool:

@@ -52,6 +52,19 @@ def prune(live: Any, shape: Any) -> Any:
     return live
 
 
+def seen_inputs(live: Any, inputs: Any) -> Any:
+    """`inputs` with the values that the live object has now; empty ones that the apiserver leaves out stay."""
+    if isinstance(live, dict) and isinstance(inputs, dict):
+        return {
+            key: seen_inputs(live[key], item) if key in live else item
+            for key, item in inputs.items()
+            if key in live or _is_empty_deep(item)
+        }
+    if isinstance(live, list) and isinstance(inputs, list):
+        return [seen_inputs(item, inputs[index]) for index, item in enumerate(live[: len(inputs)])]
+    return live
+
+
 def difference(
     old_inputs: objects.Object,
     live: objects.Object,

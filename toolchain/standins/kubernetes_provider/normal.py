@@ -46,12 +46,13 @@ _DECIMAL = {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "
 def normalise(obj: objects.Object) -> objects.Object:
     """The object as the apiserver would repeat it, as far as that is known without asking it.
 
-    Kubernetes' own kinds: no nulls, canonical quantities, a Secret's stringData as data. Custom resources are left
-    as they are. Read-only metadata goes in any case. The argument is not changed.
+    Kubernetes' own kinds: no nulls and nothing empty that the apiserver leaves out, canonical quantities, a Secret's
+    stringData as data. Custom resources are left as they are. Read-only metadata goes in any case. The argument is
+    not changed.
     """
     result = copy.copy(obj)
     if objects.is_builtin(str(obj.get("apiVersion", ""))) and not has_unknowns(obj):
-        result = _without_nulls(result)
+        result = _without_empties(_without_nulls(result))
         if result.get("kind") == "Secret":
             result = _secret(result)
         elif result.get("kind") == "CustomResourceDefinition":
@@ -70,6 +71,51 @@ def _without_nulls(value: Any) -> Any:
     if isinstance(value, list):
         return [_without_nulls(item) for item in value]
     return value
+
+
+# Maps whose values are the user's text: an empty one is a value.
+_USER_MAPS = {"annotations", "binaryData", "data", "labels", "matchLabels", "nodeSelector", "parameters", "stringData"}
+# Optional booleans whose absence is false; the other booleans of the API tell false from nothing.
+_FALSE_IS_ABSENT = {
+    "hostIPC",
+    "hostNetwork",
+    "hostPID",
+    "paused",
+    "publishNotReadyAddresses",
+    "readOnly",
+    "stdin",
+    "stdinOnce",
+    "tty",
+    "unschedulable",
+}
+# Optional texts where empty and absent are two things.
+_EMPTY_TEXT_COUNTS = {"ingressClassName", "storageClassName", "volumeAttributesClassName", "group", "apiGroup"}
+_EMPTY_MAP_IS_ABSENT = {"annotations", "labels", "nodeSelector"}
+
+
+def _without_empties(value: Any) -> Any:
+    """Without what Kubernetes' types leave out when it is empty (their `omitempty`)."""
+    if isinstance(value, list):
+        return [_without_empties(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    result: dict[str, Any] = {}
+    for key, item in value.items():
+        if key in _USER_MAPS and isinstance(item, dict):
+            if item or key not in _EMPTY_MAP_IS_ABSENT:
+                result[key] = item
+        elif key == "openAPIV3Schema":
+            result[key] = item  # a schema's words are the user's
+        elif (
+            item == []
+            or (item == "" and key not in _EMPTY_TEXT_COUNTS)
+            or (item is False and key in _FALSE_IS_ABSENT)
+            or (item == {} and key in _EMPTY_MAP_IS_ABSENT)
+        ):
+            continue
+        else:
+            result[key] = _without_empties(item)
+    return result
 
 
 def _secret(obj: objects.Object) -> objects.Object:

@@ -8,7 +8,7 @@ from typing import Any
 
 from . import apply, checkpoint, objects
 from .cluster import Cluster
-from .diffing import Change, Difference, difference, prune
+from .diffing import Change, Difference, difference, seen_inputs
 from .engine import Engine
 from .errors import ApiError, NoSuchKind, NotReady, ProviderError, Unreachable
 from .immutable import replacing_paths
@@ -259,7 +259,7 @@ class Provider:
             raise
         manager = checkpoint.manager_of(state, inputs)
         version = checkpoint.initial_version(state, inputs)
-        seen = normalise(_importable(live)) if imported else prune(live, inputs)
+        seen = normalise(_importable(live)) if imported else seen_inputs(live, inputs)
         seen = {"apiVersion": live["apiVersion"], "kind": live["kind"], **seen}
         outputs = checkpoint.checkpoint(seen, live, source, version, manager)
         return identity or objects.identity(live), outputs, mark_secrets(underscored(seen), _with_data(source))

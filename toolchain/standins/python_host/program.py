@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 import runpy
+import signal
 import sys
 import traceback
 from concurrent.futures import ThreadPoolExecutor
@@ -93,6 +94,8 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    # Interrupted programs leave at once: threads that wait for the engine would hold them, and it would wait for us.
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
     code = main()
     sys.stdout.flush()
     sys.stderr.flush()

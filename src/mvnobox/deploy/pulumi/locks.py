@@ -35,7 +35,8 @@ def _is_engine(pid: int) -> bool:
         return True
     # Numbers are used again: a process of that number which is no pulumi does not hold the lock.
     try:
-        return b"pulumi" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        program = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0]
+        return Path(os.fsdecode(program)).name.startswith("pulumi")
     except OSError:
         return True
 

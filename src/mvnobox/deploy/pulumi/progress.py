@@ -125,7 +125,7 @@ class Progress:
 
 
 def _cleaned(text: str) -> str:
-    lines = [line.strip(" *") for line in text.splitlines() if line.strip(" *")]
+    lines = [line.strip(" *\t") for line in text.splitlines() if line.strip(" *\t")]
     if lines and re.fullmatch(r"\d+ errors? occurred:", lines[0]):
         lines = lines[1:]
     return _PROBLEM.sub("", "; ".join(lines))

@@ -115,9 +115,7 @@ class Workspace:
             if lock.dead:
                 lock.path.unlink(missing_ok=True)
                 lock.path.with_name(lock.path.name + ".attrs").unlink(missing_ok=True)
-                self.report.note(
-                    f"the stack {stack} was locked by a run that was killed (pid {lock.pid}): lock removed"
-                )
+                self.report.note(f"{stack} was locked by a run that was killed (process {lock.pid}): lock removed")
             else:
                 raise Failed(
                     f"the stack {stack} is in use by {lock.user}@{lock.host}, process {lock.pid}, since {lock.since}",
@@ -134,10 +132,12 @@ class Workspace:
         with told.task(f"Stack {stack}") as task:
             arguments = ["up", "--yes", "--skip-preview", "--parallel", PARALLEL, "--stack", stack]
             progress = self._operate(arguments, stack, task, extra)
+            if extra:
+                self._forget_pending(stack)
+                # The SDK writes those variables into the provider's settings: put these right again.
+                self._operate(arguments, stack, task, {})
         for text in dict.fromkeys(progress.warnings):
             told.note(f"warning: {text}")
-        if extra:
-            self._forget_pending(stack)
         changes = Changes(progress.changes, progress.steps)
         told.note(f"{stack}: {_told(changes)}")
         self.last_changes = changes

@@ -19,7 +19,7 @@ CREATE TABLE session (
     threshold    bigint NOT NULL,
     nchf_ref     text,
     nchf_sequence integer NOT NULL DEFAULT 0,
-    -- URR ID → the last UR-SEQN that was taken into account.
+    -- URR ID → [all UR-SEQNs up to this one, [some beyond it]] that were taken into account.
     seen         jsonb NOT NULL DEFAULT '{}',
     octets       bigint NOT NULL DEFAULT 0,
     asked_at     timestamptz NOT NULL DEFAULT now(),
