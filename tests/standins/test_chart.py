@@ -1,4 +1,4 @@
-# ruff: noqa: E501  (Pulumi programs as text)
+
 """helm.sh/v4 Chart, built by the provider from a chart on disk."""
 
 from __future__ import annotations

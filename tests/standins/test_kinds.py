@@ -1,4 +1,4 @@
-# ruff: noqa: E501  (Pulumi programs as text)
+
 """An unchanged program gives an empty difference: every kind that the charts use, with the traps of each."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# ruff: noqa: E501  (Pulumi programs as text)
+
 """What does not become ready is told, with the reason, and is known to the state."""
 
 from __future__ import annotations

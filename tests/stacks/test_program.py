@@ -1,0 +1,123 @@
+"""The Pulumi components with mocks: what they make, in which namespaces, and that secrets stay secret."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Any
+
+import pulumi
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "stacks"))
+
+
+class Mocks(pulumi.runtime.Mocks):
+    def __init__(self) -> None:
+        self.made: list[pulumi.runtime.MockResourceArgs] = []
+
+    def new_resource(self, args: pulumi.runtime.MockResourceArgs) -> tuple[str, dict[str, Any]]:
+        self.made.append(args)
+        return f"{args.name}-id", dict(args.inputs)
+
+    def call(self, args: pulumi.runtime.MockCallArgs) -> Any:
+        return {}
+
+    def of(self, kind: str) -> dict[str, dict[str, Any]]:
+        return {one.name: one.inputs for one in self.made if one.typ == kind}
+
+
+@pytest.fixture
+def mocks() -> Any:
+    asyncio.set_event_loop(asyncio.new_event_loop())
+    made = Mocks()
+    pulumi.runtime.set_mocks(made, project="mvno-in-a-box", stack="test", preview=False)
+    yield made
+    asyncio.set_event_loop(None)
+
+
+def settled(build: Any) -> None:
+    """Build a component and wait until everything in it is registered."""
+
+    @pulumi.runtime.test
+    def run() -> pulumi.Output[Any]:
+        build()
+        return pulumi.Output.from_input(None)
+
+    run()
+
+
+def plans() -> tuple[Any, Any]:
+    from mvnobox.render import BrandPlan, Images, PlatformPlan
+    from mvnobox.spec import load_brand
+
+    images = Images("r/services:1", "r/coresim:1", "r/postgresql:1")
+    return PlatformPlan("dev", images), BrandPlan("dev", load_brand(ROOT / "brands/silverline.yaml"), images)
+
+
+def test_the_platform_makes_its_namespace_secrets_and_charts(mocks: Mocks) -> None:
+    import pulumi_kubernetes as kubernetes
+
+    from components.platform import Platform, PlatformArgs, PlatformSecrets
+
+    secrets = PlatformSecrets(
+        postgres_password="a",
+        ocs_password="b",
+        directory_password="c",
+        ocs_tenant_key="00" * 32,
+        directory_private_key="11" * 32,
+    )
+    settled(
+        lambda: Platform("platform", PlatformArgs(plan=plans()[0], secrets=secrets, provider=kubernetes.Provider("k")))
+    )
+    assert set(mocks.of("kubernetes:core/v1:Namespace")) == {"platform-dev"}
+    made = mocks.of("kubernetes:core/v1:Secret")
+    assert set(made) == {"postgresql-auth", "ocs-env", "directory-env"}
+    charts = {one["name"]: one for one in mocks.of("kubernetes:helm.sh/v4:Chart").values()}
+    assert set(charts) == {"postgresql", "ocs", "directory", "dn"}
+    assert all(Path(one["chart"]).is_dir() for one in charts.values())
+
+
+def test_a_brand_makes_only_its_own(mocks: Mocks) -> None:
+    import pulumi_kubernetes as kubernetes
+
+    from components.brand import Brand, BrandArgs, BrandSecrets
+
+    secrets = BrandSecrets(
+        bss_password="a",
+        ctf_password="b",
+        sim_key="22" * 32,
+        bss_admin_token="t",
+        ocs_tenant_key="00" * 32,
+        directory_public_key="33" * 32,
+    )
+    settled(lambda: Brand("silverline", BrandArgs(plan=plans()[1], secrets=secrets, provider=kubernetes.Provider("k"))))
+    assert set(mocks.of("kubernetes:core/v1:Namespace")) == {"silverline-dev", "silverline-dev-up"}
+    secret_namespaces = {
+        name: one["metadata"]["namespace"] for name, one in mocks.of("kubernetes:core/v1:Secret").items()
+    }
+    assert secret_namespaces == {
+        "tenant-silverline": "platform-dev",
+        "bss-env": "silverline-dev",
+        "ctf-env": "silverline-dev",
+    }
+
+
+@pytest.mark.parametrize(
+    ("stack", "layer"), [("platform.dev", ("platform", "dev")), ("my-brand.prod", ("my-brand", "prod"))]
+)
+def test_stack_names_say_layer_and_environment(stack: str, layer: tuple[str, str]) -> None:
+    from components.settings import layer_of
+
+    assert layer_of(stack) == layer
+
+
+@pytest.mark.parametrize("stack", ["dev", "platform", "Brand.dev", "a.b.c"])
+def test_other_stack_names_are_refused(stack: str) -> None:
+    from components.settings import layer_of
+    from mvnobox.errors import BadInput
+
+    with pytest.raises(BadInput, match="stack"):
+        layer_of(stack)
