@@ -17,6 +17,7 @@ pytestmark = pytest.mark.cluster
 
 
 def test_the_host_is_prepared_and_a_second_run_changes_nothing(cluster: Any) -> None:
+    run_role("host", "deploy", {"host_state_dir": str(cluster_dir())}, PlainReporter())
     assert run_role("host", "deploy", {"host_state_dir": str(cluster_dir())}, PlainReporter()) == 0
 
 
