@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 
 from mvnobox.deploy.cluster import ClusterChoice, EmbeddedCluster
+from mvnobox.deploy.cluster.teardown import unmount_below
 from mvnobox.deploy.install import only_one
 from mvnobox.deploy.installation import Installation
 from mvnobox.deploy.paths import cache_dir, home_dir, project_root
@@ -35,6 +36,7 @@ def down(*, brand: str | None, env: str, everything: bool, report: Reporter) -> 
         shutil.rmtree(home_dir(), ignore_errors=True)
     if everything:
         with report.task("Removing built tools and images"):
+            unmount_below(cache_dir())
             shutil.rmtree(cache_dir(), ignore_errors=True)
 
 

@@ -57,9 +57,14 @@ def leftovers(cluster: Path, run: Path) -> None:
             ended.append(int(entry.name))
     for pid in ended:
         wait_for_end(pid, 5)
-    mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
-    # The deepest first.
-    for mount in sorted({m for m in mounts if m.startswith(tuple(markers))}, key=len, reverse=True):
+    unmount_below(cluster)
+    unmount_below(run)
+
+
+def unmount_below(folder: Path) -> None:
+    """Unmount everything below a folder, the deepest first, so that removing it removes no more than it."""
+    mounts = {line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()}
+    for mount in sorted((m for m in mounts if m.startswith(f"{folder}/")), key=len, reverse=True):
         subprocess.run(["umount", "-l", mount], capture_output=True, check=False)
 
 
