@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import pulumi.automation  # noqa: F401  the whole SDK, before the stand-in puts bare packages in its place
 import pytest
 
 from mvnobox.deploy.paths import home_dir, project_root

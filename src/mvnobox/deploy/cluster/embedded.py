@@ -116,6 +116,7 @@ class EmbeddedCluster:
             self._interface()
             if self.supervisor_pid() is None:
                 teardown.leftovers(self.directory, RUN_DIR)
+                teardown.pod_links(POD_CIDR)
                 self._start()
             elif changed:
                 self._supervisorctl("reread")
@@ -291,6 +292,7 @@ class EmbeddedCluster:
                     os.kill(pid, signal.SIGTERM)
                 teardown.wait_for_end(pid, 30)
             teardown.leftovers(self.directory, RUN_DIR)
+            teardown.pod_links(POD_CIDR)
             teardown.network(INTERFACE)
         packages = self.directory / "packages-installed"
         if everything:

@@ -68,6 +68,18 @@ def unmount_below(folder: Path) -> None:
         subprocess.run(["umount", "-l", mount], capture_output=True, check=False)
 
 
+def pod_links(pod_cidr: str) -> None:
+    """Links of pods that are gone: a network namespace may outlive its pod, and its route would catch a new pod's packets."""
+    routes = subprocess.run(
+        ["ip", "route", "show", "root", pod_cidr], capture_output=True, text=True, check=False
+    ).stdout
+    for line in routes.splitlines():
+        words = line.split()
+        if "dev" in words and words[words.index("dev") + 1].startswith("veth"):
+            device = words[words.index("dev") + 1]
+            subprocess.run(["ip", "link", "delete", device], capture_output=True, check=False)
+
+
 def network(interface: str) -> None:
     """The cluster's interface and its tables of rules."""
     subprocess.run(["ip", "link", "delete", interface], capture_output=True, check=False)
