@@ -2,42 +2,46 @@
 
 from __future__ import annotations
 
+import gc
+import os
 from pathlib import Path
 
 from starlette.applications import Starlette
 
 from mvnobox.core.directory.commands import Commands
 from mvnobox.core.directory.server import DirectoryServer
-from mvnobox.core.directory.store import Store
+from mvnobox.core.directory.settings import DirectorySettings, tls_context, users
+from mvnobox.core.directory.store import make_pool
 from mvnobox.service import database
 from mvnobox.service.command import run_command
-from mvnobox.service.settings import Settings, address, load_settings, secret
+from mvnobox.service.settings import address, load_settings, secret
 from mvnobox.service.web import health_routes, run_until_signal, serve_http
 
-
-class DirectorySettings(Settings):
-    listen: str = "0.0.0.0:27017"
-    http: str = "0.0.0.0:8081"
-    database: str = "open5gs"
+MIGRATIONS = Path(__file__).parent / "migrations"
 
 
 async def migrate(config: str) -> None:
     """Bring the schema up to date."""
     load_settings(DirectorySettings, config)
-    await database.migrate(secret("DATABASE_URL"), Path(__file__).parent / "migrations")
+    await database.migrate(secret("DATABASE_URL"), MIGRATIONS)
 
 
 async def serve(config: str) -> None:
     """Serve until SIGTERM."""
     settings = load_settings(DirectorySettings, config)
     key = bytes.fromhex(secret("DIRECTORY_PRIVATE_KEY", hex_octets=32))
-    pool = await database.make_pool(secret("DATABASE_URL"), size=8)
-    store = Store(pool, key)
-    server = DirectoryServer(Commands(store, settings.database))
+    known = users(os.environ.get("DIRECTORY_USERS", ""))
+    tls = tls_context(settings.tls)
+    pool = await make_pool(secret("DATABASE_URL"))
+    commands = Commands(pool, key, settings.database)
+    server = DirectoryServer(commands, known)
+    # What stands now stays: left out of later collections, which would hold answers up.
+    gc.collect()
+    gc.freeze()
     try:
         await run_until_signal(
-            server.serve(*address(settings.listen)),
-            serve_http(Starlette(routes=health_routes(store.ready)), *address(settings.http)),
+            server.serve(*address(settings.listen), tls),
+            serve_http(Starlette(routes=health_routes(commands.store.ready)), *address(settings.http)),
         )
     finally:
         pool.terminate()

@@ -1,155 +1,106 @@
-"""Open5GS's subscriber documents out of rows, with the types that it expects: int32 throughout, `sqn` int64."""
+"""Queries: subscribers found by key, counted, read in order, changed."""
 
 from __future__ import annotations
 
-import json
-from typing import Any
+import asyncio
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
 import asyncpg
-import nacl.exceptions
-from bson.int64 import Int64
-from nacl.public import PrivateKey, SealedBox
 
-# The fields of `security` that Open5GS writes; everything else of a document is the BSS's.
-_SECURITY_WRITABLE = ("security.sqn", "security.rand")
-_COLUMNS = "imsi, msisdn, sealed, sqn, document"
-SQN_MODULUS = 1 << 48
+from mvnobox.core.directory.lookups import Lookups
+from mvnobox.core.directory.updates import Change
+from mvnobox.service import database
+
+COLUMNS = "imsi, msisdn, sealed, sqn, document, written"
+_BY_IMSI = f"SELECT {COLUMNS} FROM subscriber WHERE imsi = ANY($1::text[])"
+_BY_BOTH = f"""SELECT {COLUMNS} FROM subscriber WHERE imsi = ANY($1::text[])
+    OR imsi IN (SELECT n.imsi FROM number n WHERE n.msisdn = ANY($2::text[])) ORDER BY imsi LIMIT $3"""
+_IN_ORDER = f"SELECT {COLUMNS} FROM subscriber WHERE imsi > $1 ORDER BY imsi LIMIT $2"
+# A query that takes longer has met a fault; Open5GS itself gives up after ten.
+QUERY_SECONDS = 5.0
+# How long a query is tried anew while the database is away (a restart, a failover): a look-up that fails has Open5GS
+# refuse the UE as unknown, and an update that fails ends its UDR.
+PATIENCE_SECONDS = 4.0
+_LOST = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.InterfaceError,
+    ConnectionError,
+    socket.gaierror,
+)
+T = TypeVar("T")
 
 
-class Unsupported(Exception):
-    """A filter or an update that Open5GS does not send."""
+async def _stateless(connection: Any) -> None:
+    """Nothing to undo on a connection's return: no statement here leaves anything on its session."""
 
 
-def imsi_filter(query: dict[str, Any]) -> tuple[list[str], list[str]]:
-    """(imsis, msisdns), any of which is meant, of a filter on imsi, msisdn or `$or` of them. Raises Unsupported."""
-    imsis: list[str] = []
-    msisdns: list[str] = []
-    clauses = query["$or"] if set(query) == {"$or"} else [query]
-    if not isinstance(clauses, list) or not clauses:
-        raise Unsupported("$or needs a list")
-    for clause in clauses:
-        if not isinstance(clause, dict) or len(clause) != 1:
-            raise Unsupported("filters are on imsi, msisdn or $or of them")
-        ((field, value),) = clause.items()
-        wanted = value.get("$in") if isinstance(value, dict) and set(value) == {"$in"} else [value]
-        if not isinstance(wanted, list) or not all(isinstance(one, str) for one in wanted):
-            raise Unsupported(f"{field} is compared with text")
-        if field == "imsi":
-            imsis += wanted
-        elif field == "msisdn":
-            msisdns += wanted
-        else:
-            raise Unsupported(f"filters are on imsi or msisdn, not on {field}")
-    return imsis, msisdns
+async def make_pool(dsn: str, size: int = 8) -> asyncpg.Pool:
+    """A pool for the directory: every query goes by key, so a plan from an empty table must not linger."""
+    settings = {"enable_seqscan": "off", "jit": "off", "application_name": "directory"}
+    return await database.make_pool(dsn, size=size, reset=_stateless, server_settings=settings)
 
 
 class Store:
-    """Queries over a pool, and the key that opens what is sealed."""
+    """Queries over a pool."""
 
-    def __init__(self, pool: asyncpg.Pool, private_key: bytes) -> None:
+    def __init__(self, pool: asyncpg.Pool) -> None:
         self._pool = pool
-        self._box = SealedBox(PrivateKey(private_key))
+        self._lookups = Lookups(self._rows)
 
     async def ready(self) -> str | None:
         """None, or what is missing."""
-        return (
-            None
-            if await self._pool.fetchval("SELECT to_regclass('subscriber')::text")
-            else "the migrations have not run"
+        known = await self._pool.fetchval("SELECT to_regclass('watch')::text", timeout=QUERY_SECONDS)
+        return None if known else "the migrations have not run"
+
+    async def _reading(self, read: Callable[[], Awaitable[T]]) -> T:
+        """Do what may be done twice; again on a fresh connection where the database went away in between."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        wait = 0.05
+        while True:
+            try:
+                return await read()
+            except _LOST:
+                if time.monotonic() + wait > deadline:
+                    raise
+                await asyncio.sleep(wait)
+                wait = min(2 * wait, 0.5)
+
+    async def _rows(self, imsis: list[str]) -> dict[str, Any]:
+        rows = await self._reading(lambda: self._pool.fetch(_BY_IMSI, imsis, timeout=QUERY_SECONDS))
+        return {row["imsi"]: row for row in rows}
+
+    def by_imsi(self, imsi: str) -> Awaitable[Any]:
+        """The row of an IMSI or None: the look-up of every registration."""
+        return self._lookups.get(imsi)
+
+    async def by_keys(self, imsis: list[str], msisdns: list[str], limit: int) -> list[Any]:
+        """Rows of any of the keys, in the order of their IMSIs."""
+        return list(
+            await self._reading(lambda: self._pool.fetch(_BY_BOTH, imsis, msisdns, limit, timeout=QUERY_SECONDS))
         )
 
-    def document(self, row: asyncpg.Record) -> dict[str, Any]:
-        """The document that Open5GS would find in its collection."""
-        try:
-            keys = json.loads(self._box.decrypt(row["sealed"]))
-        except (nacl.exceptions.CryptoError, ValueError) as error:
-            raise RuntimeError(f"the keys of a subscriber cannot be opened: {type(error).__name__}") from None
-        return {
-            "schema_version": 1,
-            **json.loads(row["document"]),
-            "imsi": row["imsi"],
-            "msisdn": list(row["msisdn"]),
-            "security": {
-                "k": keys["k"],
-                "op": None,
-                "opc": keys["opc"],
-                "amf": keys.get("amf", "8000"),
-                "sqn": Int64(row["sqn"]),
-            },
-        }
+    async def in_order(self, after: str, limit: int) -> list[Any]:
+        """Rows in the order of their IMSIs, after one."""
+        return list(await self._reading(lambda: self._pool.fetch(_IN_ORDER, after, limit, timeout=QUERY_SECONDS)))
 
-    async def find(self, query: dict[str, Any], limit: int) -> list[dict[str, Any]]:
-        """Documents that a filter means; an empty filter means all, as far as the limit goes."""
-        if not query:
-            rows = await self._pool.fetch(f"SELECT {_COLUMNS} FROM subscriber ORDER BY imsi LIMIT $1", limit)
-        else:
-            imsis, msisdns = imsi_filter(query)
-            if msisdns:
-                rows = await self._pool.fetch(
-                    f"""SELECT {_COLUMNS} FROM subscriber WHERE imsi = ANY($1)
-                        OR imsi IN (SELECT n.imsi FROM number n WHERE n.msisdn = ANY($2)) LIMIT $3""",
-                    imsis,
-                    msisdns,
-                    limit,
-                )
-            elif len(imsis) == 1:
-                rows = await self._pool.fetch(f"SELECT {_COLUMNS} FROM subscriber WHERE imsi = $1", imsis[0])
-            else:
-                rows = await self._pool.fetch(
-                    f"SELECT {_COLUMNS} FROM subscriber WHERE imsi = ANY($1) LIMIT $2", imsis, limit
-                )
-        return [self.document(row) for row in rows]
+    async def count(self) -> int:
+        """How many subscribers there are."""
+        statement = "SELECT count(*) FROM subscriber"
+        return int(await self._reading(lambda: self._pool.fetchval(statement, timeout=QUERY_SECONDS)))
 
-    async def count(self, query: dict[str, Any]) -> int:
-        """How many documents a filter means."""
-        if not query:
-            return int(await self._pool.fetchval("SELECT count(*) FROM subscriber"))
-        return len(await self.find(query, 1000))
+    async def update(self, imsi: str, change: Change) -> tuple[bool, bool]:
+        """Apply a change to one subscriber: (matched, modified)."""
+        statement = change.statement()
 
-    async def update(self, query: dict[str, Any], change: dict[str, Any]) -> tuple[int, int]:
-        """Apply what Open5GS writes: (matched, modified). The whole update is one statement, so that none is lost."""
-        imsis, msisdns = imsi_filter(query)
-        if len(imsis) + len(msisdns) != 1:
-            raise Unsupported("an update means one subscriber")
-        expression = "sqn"
-        others: dict[str, Any] = {}
-        parameters: list[Any] = []
-        for operator, fields in change.items():
-            if operator not in ("$set", "$inc", "$bit", "$setOnInsert") or not isinstance(fields, dict):
-                raise Unsupported(f"the update operator {operator}")
-            for field, value in fields.items():
-                if field == "security.sqn" and operator == "$set" and isinstance(value, int):
-                    parameters.append(int(value))
-                    expression = f"${len(parameters)}::bigint"
-                elif field == "security.sqn" and operator == "$inc" and isinstance(value, int):
-                    parameters.append(int(value))
-                    expression = f"({expression} + ${len(parameters)}::bigint)"
-                elif field == "security.sqn" and operator == "$bit" and isinstance(value, dict):
-                    for name, operand in value.items():
-                        sign = {"and": "&", "or": "|", "xor": "#"}.get(name)
-                        if sign is None or not isinstance(operand, int):
-                            raise Unsupported(f"$bit {name}")
-                        parameters.append(int(operand))
-                        expression = f"({expression} {sign} ${len(parameters)}::bigint)"
-                elif field in _SECURITY_WRITABLE:
-                    continue  # rand: read by nobody
-                elif operator == "$set" and not field.startswith(("security", "imsi", "msisdn", "_id")):
-                    others[field] = value
-                elif operator == "$setOnInsert":
-                    continue
-                else:
-                    raise Unsupported(f"{operator} of {field}")
-        parameters.append(json.dumps(others, default=str))
-        patch = f"${len(parameters)}::jsonb"
-        parameters.append((imsis or msisdns)[0])
-        key = f"${len(parameters)}"
-        where = f"imsi = {key}" if imsis else f"imsi = (SELECT n.imsi FROM number n WHERE n.msisdn = {key})"
-        row = await self._pool.fetchrow(
-            f"""WITH before AS (SELECT imsi, sqn, document FROM subscriber WHERE {where} FOR UPDATE)
-                UPDATE subscriber s SET sqn = mod({expression.replace("sqn", "before.sqn")}, {SQN_MODULUS}),
-                    document = CASE WHEN {patch} = '{{}}' THEN s.document ELSE s.document || {patch} END
-                FROM before WHERE s.imsi = before.imsi
-                RETURNING before.sqn <> s.sqn OR before.document <> s.document AS modified""",
-            *parameters,
-        )
-        return (1, int(row["modified"])) if row is not None else (0, 0)
+        async def write() -> Any:
+            return await self._pool.fetchrow(statement, imsi, *change.parameters, timeout=QUERY_SECONDS)
+
+        row = await (self._reading(write) if change.repeatable else write())
+        assert row is not None
+        return row["matched"], row["modified"]
