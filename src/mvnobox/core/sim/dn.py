@@ -5,13 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from urllib.parse import parse_qs
 
 from mvnobox.core.sim.settings import DnSettings
 
 log = logging.getLogger(__name__)
-CHUNK = bytes(64 * 1024)
+CHUNK = bytes(256 * 1024)
 LARGEST = 10**10
 HEAD_SECONDS = 10.0
+# Nobody reads on: the connection ends.
+STALL_SECONDS = 120.0
+# A rate is kept by sending so many times a second.
+BEATS = 20
 
 
 class DataNetwork:
@@ -29,42 +34,62 @@ class DataNetwork:
             await server.serve_forever()
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError, TimeoutError, ValueError, asyncio.IncompleteReadError):
-            head = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), HEAD_SECONDS)).decode("latin-1")
-            method, target = head.split()[:2]
-            path, _, query = target.partition("?")
-            if method == "GET" and path.startswith("/bytes/") and path[7:].isdigit() and int(path[7:]) <= LARGEST:
-                rate = int(query[5:]) if query.startswith("rate=") else 0
-                await self._bytes(writer, int(path[7:]), rate)
-            elif method == "GET" and path in ("/healthz", "/readyz", "/ip"):
-                body = writer.get_extra_info("peername")[0] if path == "/ip" else "ok"
-                self._head(writer, "200 OK", len(body))
-                writer.write(body.encode())
-            elif method == "POST" and path == "/sink":
-                length = int(
-                    next(line for line in head.lower().splitlines() if line.startswith("content-length:"))[15:]
-                )
-                while length > 0 and (data := await reader.read(1 << 16)):
-                    length -= len(data)
-                self._head(writer, "204 No Content", 0)
+        try:
+            head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), HEAD_SECONDS)
+            await self._answer(head.decode("latin-1"), reader, writer)
+            await asyncio.wait_for(writer.drain(), STALL_SECONDS)
+        except (OSError, TimeoutError, ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
+            log.debug("connection: %s", error)
+        finally:
+            with contextlib.suppress(OSError):
+                writer.close()
+
+    async def _answer(self, head: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        first, *fields = head.split("\r\n")
+        method, target = [*first.split(), "", ""][:2]
+        path, _, query = target.partition("?")
+        if method == "GET" and path.startswith("/bytes/"):
+            count, rate = _number(path[7:]), _number(parse_qs(query).get("rate", ["0"])[0])
+            if count is None or rate is None or count > LARGEST:
+                self._head(writer, "400 Bad Request", 0)
             else:
-                self._head(writer, "404 Not Found", 0)
-            await writer.drain()
-        writer.close()
+                await self._bytes(writer, count, rate)
+        elif method == "GET" and path in ("/healthz", "/readyz", "/ip"):
+            body = writer.get_extra_info("peername")[0] if path == "/ip" else "ok"
+            self._head(writer, "200 OK", len(body))
+            writer.write(body.encode())
+        elif method == "POST" and path == "/sink":
+            lengths = [line[15:].strip() for line in fields if line.lower().startswith("content-length:")]
+            left = _number(lengths[0]) if lengths else None
+            if left is None:
+                self._head(writer, "411 Length Required", 0)
+                return
+            while left > 0 and (data := await asyncio.wait_for(reader.read(1 << 18), STALL_SECONDS)):
+                left -= len(data)
+            self._head(writer, "204 No Content", None)
+        else:
+            self._head(writer, "404 Not Found", 0)
 
     @staticmethod
-    def _head(writer: asyncio.StreamWriter, status: str, length: int) -> None:
-        writer.write(f"HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n".encode())
+    def _head(writer: asyncio.StreamWriter, status: str, length: int | None) -> None:
+        # RFC 9110 section 8.6: none with 204.
+        size = f"Content-Length: {length}\r\n" if length is not None else ""
+        writer.write(f"HTTP/1.1 {status}\r\n{size}Server: mvno-simulated-dn\r\nConnection: close\r\n\r\n".encode())
 
     async def _bytes(self, writer: asyncio.StreamWriter, count: int, rate: int) -> None:
         self._head(writer, "200 OK", count)
-        started, sent = asyncio.get_running_loop().time(), 0
+        clock = asyncio.get_running_loop().time
+        started, sent = clock(), 0
+        largest = min(len(CHUNK), max(rate // BEATS, 1)) if rate else len(CHUNK)
+        chunk = memoryview(CHUNK)
         while sent < count:
-            size = min(len(CHUNK), count - sent)
-            writer.write(CHUNK[:size])
-            await writer.drain()
+            size = min(largest, count - sent)
+            writer.write(chunk[:size])
+            await asyncio.wait_for(writer.drain(), STALL_SECONDS)
             sent += size
-            if rate:
-                ahead = sent / rate - (asyncio.get_running_loop().time() - started)
-                if ahead > 0:
-                    await asyncio.sleep(ahead)
+            if rate and (ahead := sent / rate - (clock() - started)) > 0:
+                await asyncio.sleep(ahead)
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 12 else None

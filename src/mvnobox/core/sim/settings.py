@@ -5,6 +5,9 @@ from __future__ import annotations
 import ipaddress
 import socket
 
+from pydantic import Field
+
+from mvnobox.pfcp.endpoint import N1_REQUESTS, PORT, T1_SECONDS
 from mvnobox.service.settings import Settings
 
 
@@ -12,7 +15,8 @@ class Dnn(Settings):
     name: str
     pool: str
     gateway: str
-    mtu: int = 1400
+    mtu: int = Field(default=1400, ge=576, le=9000)
+    dns: tuple[str, ...] = ()
 
     @property
     def network(self) -> ipaddress.IPv4Network:
@@ -29,15 +33,30 @@ class Snssai(Settings):
     sd: str | None = None
 
 
-class N4Peer(Settings):
-    peer: str
+class Advertised(Settings):
+    """An address of ours that others are told: given, or a name that resolves to it."""
+
     advertise_name: str = ""
     advertise: str = ""
-    port: int = 8805
-    listen: str = "0.0.0.0"
 
     def own_address(self) -> str:
+        """Raises OSError while the name does not resolve."""
         return self.advertise or socket.gethostbyname(self.advertise_name)
+
+
+class Transactions(Settings):
+    """PFCP's timers (TS 29.244 clause 6.4): seconds to an answer, repetitions, seconds between heartbeats."""
+
+    port: int = PORT
+    t1: float = T1_SECONDS
+    n1: int = N1_REQUESTS
+    heartbeat: float = 5.0
+    listen: str = "0.0.0.0"
+
+
+class N4Peer(Advertised, Transactions):
+    peer: str
+    peer_port: int = PORT
 
 
 class SmfSettings(Settings):
@@ -46,29 +65,18 @@ class SmfSettings(Settings):
     directory: str
     plmn: Plmn
     slice: Snssai
-    dnns: list[Dnn]
+    dnns: list[Dnn] = Field(min_length=1)
     http: str = "0.0.0.0:8081"
-
-
-class N4Listen(Settings):
-    listen: str = "0.0.0.0"
-    port: int = 8805
-
-
-class N3(Settings):
-    advertise_name: str = ""
-    advertise: str = ""
-
-    def own_address(self) -> str:
-        return self.advertise or socket.gethostbyname(self.advertise_name)
+    watch_seconds: float = 2.0
 
 
 class UpfSettings(Settings):
-    n4: N4Listen = N4Listen()
-    n3: N3
-    dnns: list[Dnn]
+    n4: Transactions = Transactions()
+    n3: Advertised
+    dnns: list[Dnn] = Field(min_length=1)
     allow: tuple[str, ...] = ()
     deny: tuple[str, ...] = ()
+    between_ues: bool = False
     http: str = "0.0.0.0:8081"
 
 

@@ -36,9 +36,29 @@ def open_tun(name: str, address: str, mtu: int) -> int:
     except OSError as error:
         os.close(descriptor)
         raise HostError(f"TUN device {name}: {error.strerror}; the pod needs NET_ADMIN") from None
+    # IPv4 only: no link-local address, hence no router solicitations that count as traffic. By netlink, since a pod's
+    # /proc/sys is read-only.
+    run("ip", "link", "set", name, "addrgenmode", "none")
     run("ip", "address", "replace", address, "dev", name)
     run("ip", "link", "set", name, "mtu", str(mtu), "txqueuelen", str(QUEUE_LENGTH), "up")
     return descriptor
+
+
+def route_own_traffic(name: str, address: str, table: int) -> None:
+    """Send through a device what comes from its address or is bound to it, and nothing else of the pod's traffic."""
+    forget_routes(table)
+    run("ip", "route", "replace", "default", "dev", name, "table", str(table))
+    run("ip", "rule", "add", "from", address, "lookup", str(table))
+    run("ip", "rule", "add", "oif", name, "lookup", str(table))
+
+
+def forget_routes(table: int) -> None:
+    """Take a table's rules away, those of an earlier process included."""
+    for _ in range(8):
+        try:
+            run("ip", "rule", "delete", "lookup", str(table))
+        except HostError:
+            return
 
 
 def counters(name: str) -> tuple[int, int]:
@@ -50,8 +70,10 @@ def counters(name: str) -> tuple[int, int]:
     return values[0], values[1]
 
 
-def user_plane_rules(pools: Sequence[str], allow: Sequence[str], deny: Sequence[str]) -> str:
-    """The nftables of a user plane: UEs never reach each other or private space, go out behind NAT."""
+def user_plane_rules(
+    pools: Sequence[str], allow: Sequence[str], deny: Sequence[str], *, between_ues: bool = False
+) -> str:
+    """The nftables of a user plane: UEs reach each other only where asked for, closed space never; NAT outwards."""
     own = ", ".join(pools)
     lines = [
         "table ip mvno_upf",
@@ -60,7 +82,7 @@ def user_plane_rules(pools: Sequence[str], allow: Sequence[str], deny: Sequence[
         "  chain forward {",
         "    type filter hook forward priority filter; policy accept;",
         "    ct state established,related accept",
-        f"    ip saddr {{ {own} }} ip daddr {{ {own} }} counter drop",
+        f"    ip saddr {{ {own} }} ip daddr {{ {own} }} counter {'accept' if between_ues else 'drop'}",
     ]
     if allow:
         lines.append(f"    ip saddr {{ {own} }} ip daddr {{ {', '.join(allow)} }} accept")

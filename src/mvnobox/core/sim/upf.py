@@ -1,32 +1,56 @@
-"""The simulated user plane: real IP packets through a TUN device, rules by PFCP, tunnels by GTP-U."""
+"""The simulated user plane function: a PFCP server (TS 29.244) over the data path."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-import os
 import secrets
 import socket
 import struct
 import time
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from prometheus_client import Counter, Gauge
 
 from mvnobox.core.sim import gtpu
+from mvnobox.core.sim.elements import FTUP, QUERY_ALL_URRS, REPORT_ERROR_INDICATION, Also
 from mvnobox.core.sim.settings import UpfSettings
 from mvnobox.core.sim.tun import HostError, open_tun, run, user_plane_rules
-from mvnobox.core.sim.upf_rules import Far, Pdr, Session, Urr, apply
+from mvnobox.core.sim.upf_path import DataPath, Tun
+from mvnobox.core.sim.upf_rules import Pdr, Session, apply
+from mvnobox.core.sim.usage import IMMEDIATE, TERMINATION, Urr
 from mvnobox.pfcp import codec
-from mvnobox.pfcp.codec import Cause, Ie, IeType, Message, Type
-from mvnobox.pfcp.endpoint import Address, Endpoint, NoAnswer
+from mvnobox.pfcp.codec import Cause, Ie, IeType, Message, PfcpError, Type
+from mvnobox.pfcp.endpoint import PORT, Address, Endpoint, NoAnswer
 
 log = logging.getLogger(__name__)
-# Packets that are taken from a descriptor before the loop turns to the other one.
-BATCH = 64
-VOLUME_THRESHOLD_REACHED = 2
-TERMINATION = 0x0800
-PACKETS = Counter("upf_packets_total", "Packets", ["direction", "what"])
+SOCKET_BUFFER = 8 << 20
+# How long a stop waits for the last reports.
+FAREWELL_SECONDS = 3.0
 SESSIONS = Gauge("upf_sessions", "PFCP sessions")
+REPORTS = Counter("upf_usage_reports_total", "Usage reports", ["what"])
+_ANSWERS = {
+    Type.SESSION_ESTABLISHMENT_REQUEST: Type.SESSION_ESTABLISHMENT_RESPONSE,
+    Type.SESSION_MODIFICATION_REQUEST: Type.SESSION_MODIFICATION_RESPONSE,
+    Type.SESSION_DELETION_REQUEST: Type.SESSION_DELETION_RESPONSE,
+    Type.ASSOCIATION_SETUP_REQUEST: Type.ASSOCIATION_SETUP_RESPONSE,
+    Type.ASSOCIATION_RELEASE_REQUEST: Type.ASSOCIATION_RELEASE_RESPONSE,
+}
+
+
+def gtp_socket(host: str = "0.0.0.0") -> socket.socket:
+    """A non-blocking GTP-U socket with room for bursts."""
+    made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    for plain, forced in ((socket.SO_RCVBUF, 33), (socket.SO_SNDBUF, 32)):
+        made.setsockopt(socket.SOL_SOCKET, plain, SOCKET_BUFFER)
+        with contextlib.suppress(OSError):
+            # SO_RCVBUFFORCE, SO_SNDBUFFORCE: beyond the host's limit, with NET_ADMIN.
+            made.setsockopt(socket.SOL_SOCKET, forced, SOCKET_BUFFER)
+    made.setblocking(False)
+    made.bind((host, gtpu.PORT))
+    return made
 
 
 class Upf:
@@ -35,16 +59,17 @@ class Upf:
     def __init__(self, settings: UpfSettings) -> None:
         self._settings = settings
         self._recovery = int(time.time())
+        # Node ID of a control plane → its recovery time stamp.
+        self._associations: dict[bytes, int] = {}
         self._sessions: dict[int, Session] = {}
-        self._by_teid: dict[int, tuple[Session, Pdr]] = {}
-        self._by_address: dict[bytes, tuple[Session, Pdr]] = {}
+        self._teids: set[int] = set()
         self._reporters: set[asyncio.Task[None]] = set()
-        self._tuns: list[tuple[int, int, int]] = []  # descriptor, first and last address of the pool
-        self._gtp: socket.socket | None = None
+        self._path: DataPath | None = None
         self._endpoint: Endpoint | None = None
         self._own = ""
 
     async def ready(self) -> str | None:
+        """None, or what is missing."""
         return None if self._endpoint is not None else "not started"
 
     async def run(self) -> None:
@@ -55,192 +80,224 @@ class Upf:
             entry if "/" in entry else f"{await self._resolve(lambda name=entry: socket.gethostbyname(name))}/32"
             for entry in self._settings.allow
         ]
+        tuns = []
         for index, dnn in enumerate(self._settings.dnns):
-            name = f"ogstun{index or ''}"
-            descriptor = open_tun(name, f"{dnn.gateway}/{dnn.network.prefixlen}", dnn.mtu)
-            self._tuns.append((descriptor, int(dnn.network[0]), int(dnn.network[-1])))
-            loop.add_reader(descriptor, self._downlink, descriptor)
+            descriptor = open_tun(f"ogstun{index or ''}", f"{dnn.gateway}/{dnn.network.prefixlen}", dnn.mtu)
+            tuns.append(Tun(descriptor, int(dnn.network[0]), int(dnn.network[-1])))
         with open("/proc/sys/net/ipv4/ip_forward") as handle:
             if handle.read().strip() != "1":
                 raise HostError("net.ipv4.ip_forward is 0 in the pod; the chart sets it, the kubelet must allow it")
-        run(
-            "nft",
-            "-f",
-            "-",
-            stdin=user_plane_rules([d.pool for d in self._settings.dnns], allowed, self._settings.deny),
-        )
-        self._gtp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
-            self._gtp.setsockopt(socket.SOL_SOCKET, option, 8 << 20)
-        self._gtp.setblocking(False)
-        self._gtp.bind(("0.0.0.0", gtpu.PORT))
-        loop.add_reader(self._gtp.fileno(), self._uplink)
-        self._endpoint = await Endpoint.open(self._settings.n4.listen, self._settings.n4.port, self._handle)
+        pools = [dnn.pool for dnn in self._settings.dnns]
+        rules = user_plane_rules(pools, allowed, self._settings.deny, between_ues=self._settings.between_ues)
+        run("nft", "-f", "-", stdin=rules)
+        gtp = gtp_socket()
+        path = DataPath(gtp, self._own, tuns, self._report_usage, self._report_downlink, self._report_error)
+        self._path = path
+        loop.add_reader(gtp.fileno(), path.uplink)
+        for tun in tuns:
+            loop.add_reader(tun.descriptor, path.downlink, tun.descriptor)
+        n4 = self._settings.n4
+        self._endpoint = await Endpoint.open(n4.listen, n4.port, self._handle, t1=n4.t1, n1=n4.n1)
         log.info("simulated UPF is up", extra={"simulation": True, "n3": self._own})
-        await asyncio.Event().wait()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            loop.remove_reader(gtp.fileno())
+            await self._farewell()
+            self._endpoint.close()
 
     @staticmethod
-    async def _resolve(resolve: object) -> str:
+    async def _resolve(resolve: Callable[..., str]) -> str:
         while True:
             try:
-                return str(await asyncio.to_thread(resolve))  # type: ignore[arg-type]
+                return await asyncio.to_thread(resolve)
             except OSError as error:
                 log.info("waiting for a name: %s", error)
                 await asyncio.sleep(0.5)
 
-    # Data path -----------------------------------------------------------------------------------------------------
+    async def _farewell(self) -> None:
+        """Report what was carried and not yet reported: our sessions end with us."""
+        for session in self._sessions.values():
+            for urr in session.urrs.values():
+                if urr.total:
+                    self._report_usage(session, urr, TERMINATION)
+        if self._reporters:
+            await asyncio.wait(self._reporters, timeout=FAREWELL_SECONDS)
+        for task in self._reporters:
+            task.cancel()
 
-    def _count(self, session: Session, pdr: Pdr, octets: int, *, uplink: bool) -> None:
-        for identity in pdr.urrs:
-            urr = session.urrs.get(identity)
-            if urr is None:
-                continue
-            urr.total += octets
-            if uplink:
-                urr.uplink += octets
-            else:
-                urr.downlink += octets
-            if 0 < urr.threshold <= urr.total:
-                self._report_usage(session, urr)
-
-    def _uplink(self) -> None:
-        assert self._gtp is not None
-        for _ in range(BATCH):
-            try:
-                data, peer = self._gtp.recvfrom(65535)
-            except (BlockingIOError, ConnectionError):
-                return
-            kind, teid, offset = gtpu.payload(data)
-            if kind == gtpu.ECHO_REQUEST:
-                self._gtp.sendto(gtpu.echo_response(data), peer)
-            if kind != gtpu.G_PDU:
-                continue
-            found = self._by_teid.get(teid)
-            packet = data[offset:]
-            if found is None or len(packet) < 20:
-                PACKETS.labels("uplink", "unknown").inc()
-                continue
-            session, pdr = found
-            far = session.fars.get(pdr.far)
-            # A UE sends from its own address only (TS 23.501 clause 5.8.2.4, anti-spoofing).
-            owner = self._by_address.get(packet[12:16])
-            if far is None or not far.action & codec.FORW or owner is None or owner[0] is not session:
-                PACKETS.labels("uplink", "dropped").inc()
-                continue
-            address = int.from_bytes(packet[12:16], "big")
-            for descriptor, first, last in self._tuns:
-                if first <= address <= last:
-                    try:
-                        os.write(descriptor, packet)
-                    except OSError:
-                        PACKETS.labels("uplink", "dropped").inc()
-                        break
-                    self._count(session, pdr, len(packet), uplink=True)
-                    break
-
-    def _downlink(self, descriptor: int) -> None:
-        assert self._gtp is not None
-        for _ in range(BATCH):
-            try:
-                packet = os.read(descriptor, 65535)
-            except (BlockingIOError, OSError):
-                return
-            if len(packet) < 20 or packet[0] >> 4 != 4:
-                continue
-            found = self._by_address.get(packet[16:20])
-            if found is None:
-                PACKETS.labels("downlink", "unknown").inc()
-                continue
-            session, pdr = found
-            far = session.fars.get(pdr.far)
-            if far is None or not far.action & codec.FORW or far.peer is None:
-                PACKETS.labels("downlink", "dropped").inc()
-                if far is not None and far.action & codec.NOCP and not session.told_of_downlink:
-                    self._report_downlink(session, pdr)
-                continue
-            try:
-                self._gtp.sendto(gtpu.g_pdu(far.peer[1], packet, 1, uplink=False), (far.peer[0], gtpu.PORT))
-            except OSError:
-                PACKETS.labels("downlink", "dropped").inc()
-                continue
-            self._count(session, pdr, len(packet), uplink=False)
+    @property
+    def path(self) -> DataPath:
+        assert self._path is not None
+        return self._path
 
     # Reports -------------------------------------------------------------------------------------------------------
 
-    def _later(self, coroutine: object) -> None:
-        task = asyncio.ensure_future(coroutine)  # type: ignore[call-overload]
+    def _later(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(coroutine)
         self._reporters.add(task)
         task.add_done_callback(self._reporters.discard)
 
-    def _report_usage(self, session: Session, urr: Urr) -> None:
-        members = urr.report(VOLUME_THRESHOLD_REACHED)
+    def _report_usage(self, session: Session, urr: Urr, trigger: int) -> None:
+        members = urr.report(trigger)
         session.unacknowledged.append(members)
+        REPORTS.labels("made").inc()
         self._later(self._deliver(session, members))
 
     async def _deliver(self, session: Session, members: list[Ie]) -> None:
-        """Send a usage report until it is acknowledged: what was carried is never forgotten."""
+        """Send a usage report until it is acknowledged: what was carried is never forgotten.
+
+        It keeps its UR-SEQN however often it is sent, so that a control plane that took it and could not say so
+        knows it again. What is still owed when the session is deleted goes into the deletion's answer.
+        """
         ies = [codec.u8(IeType.REPORT_TYPE, codec.REPORT_USAGE), codec.group(IeType.USAGE_REPORT_REPORT, members)]
         while session.seid in self._sessions:
             try:
-                await self._to_cp(session, Message(Type.SESSION_REPORT_REQUEST, 0, ies, seid=session.cp_seid))
-            except NoAnswer:
+                answer = await self._to_cp(session, Message(Type.SESSION_REPORT_REQUEST, 0, list(ies)))
+                cause = codec.number(answer.first(IeType.CAUSE), 1)
+            except (NoAnswer, PfcpError, OSError) as error:
+                REPORTS.labels("repeated").inc()
+                log.warning("a usage report is not acknowledged: %s", error, extra={"seid": session.seid})
+                await asyncio.sleep(0.1)
+                continue
+            if cause == Cause.SESSION_NOT_FOUND:
+                # Nobody pays for this session any more (clause 6.3.4.2): it carries nothing from here on.
+                log.warning("the control plane does not know a session; it is deleted", extra={"seid": session.seid})
+                self._drop(session)
+            elif cause != Cause.ACCEPTED:
+                await asyncio.sleep(1)
                 continue
             if members in session.unacknowledged:
                 session.unacknowledged.remove(members)
+            REPORTS.labels("acknowledged").inc()
             return
 
     def _report_downlink(self, session: Session, pdr: Pdr) -> None:
+        """Packets wait for a UE that is idle: once until the control plane changes something."""
         session.told_of_downlink = True
         report = codec.group(IeType.DOWNLINK_DATA_REPORT, [codec.u16(IeType.PDR_ID, pdr.id)])
-        message = Message(
-            Type.SESSION_REPORT_REQUEST,
-            0,
-            [codec.u8(IeType.REPORT_TYPE, codec.REPORT_DOWNLINK_DATA), report],
-            seid=session.cp_seid,
-        )
 
         async def send() -> None:
+            ies = [codec.u8(IeType.REPORT_TYPE, codec.REPORT_DOWNLINK_DATA), report]
             try:
-                await self._to_cp(session, message)
-            except NoAnswer:
+                await self._to_cp(session, Message(Type.SESSION_REPORT_REQUEST, 0, ies))
+            except (NoAnswer, OSError):
                 session.told_of_downlink = False
+
+        self._later(send())
+
+    def _report_error(self, session: Session, teid: int, address: str) -> None:
+        """A peer on the access side does not know a tunnel (clause 5.2.6 of TS 29.244, Error Indication Report)."""
+        if session.told_of_downlink:
+            return
+        session.told_of_downlink = True
+        remote = Ie(IeType.F_TEID, b"\x01" + struct.pack(">I", teid) + socket.inet_aton(address))
+        report = codec.group(Also.ERROR_INDICATION_REPORT, [remote])
+
+        async def send() -> None:
+            with contextlib.suppress(NoAnswer, OSError):
+                ies = [codec.u8(IeType.REPORT_TYPE, REPORT_ERROR_INDICATION), report]
+                await self._to_cp(session, Message(Type.SESSION_REPORT_REQUEST, 0, ies))
 
         self._later(send())
 
     async def _to_cp(self, session: Session, message: Message) -> Message:
         assert self._endpoint is not None
-        return await self._endpoint.request(message, (session.cp_address, 8805))
+        message.seid = session.cp_seid
+        return await self._endpoint.request(message, (session.cp_address, PORT))
 
     # PFCP ----------------------------------------------------------------------------------------------------------
 
     async def _handle(self, message: Message, peer: Address) -> Message | None:
-        match message.type:
-            case Type.HEARTBEAT_REQUEST:
-                return Message(Type.HEARTBEAT_RESPONSE, 0, [codec.recovery(self._recovery)])
-            case Type.ASSOCIATION_SETUP_REQUEST:
-                # UP Function Features (clause 8.2.25): FTUP, F-TEIDs are chosen here.
-                features = Ie(IeType.UP_FUNCTION_FEATURES, b"\x10\0")
-                ies = [self._node(), codec.u8(IeType.CAUSE, Cause.ACCEPTED), codec.recovery(self._recovery), features]
-                return Message(Type.ASSOCIATION_SETUP_RESPONSE, 0, ies)
-            case Type.SESSION_ESTABLISHMENT_REQUEST:
-                return self._establish(message)
-            case Type.SESSION_MODIFICATION_REQUEST:
-                return self._modify(message)
-            case Type.SESSION_DELETION_REQUEST:
-                return self._delete(message)
+        if message.type == Type.HEARTBEAT_REQUEST:
+            return Message(Type.HEARTBEAT_RESPONSE, 0, [codec.recovery(self._recovery)])
+        try:
+            match message.type:
+                case Type.ASSOCIATION_SETUP_REQUEST:
+                    return self._associate(message)
+                case Type.ASSOCIATION_RELEASE_REQUEST:
+                    self._disassociate(message.need(IeType.NODE_ID).data)
+                    ies = [self._node(), codec.u8(IeType.CAUSE, Cause.ACCEPTED)]
+                    return Message(Type.ASSOCIATION_RELEASE_RESPONSE, 0, ies)
+                case Type.SESSION_ESTABLISHMENT_REQUEST:
+                    return self._establish(message)
+                case Type.SESSION_MODIFICATION_REQUEST:
+                    return self._modify(message)
+                case Type.SESSION_DELETION_REQUEST:
+                    return self._delete(message)
+        except PfcpError as error:
+            log.info("refused: %s", error, extra={"type": message.type, "peer": peer[0]})
+            return self._refusal(message, Cause.MANDATORY_IE_INCORRECT)
         return None
+
+    def _refusal(self, message: Message, cause: Cause) -> Message:
+        seid = None
+        if message.type >= Type.SESSION_ESTABLISHMENT_REQUEST:
+            session = self._sessions.get(message.seid or 0)
+            seid = session.cp_seid if session is not None else 0
+        ies = [codec.u8(IeType.CAUSE, cause)]
+        if message.type not in (Type.SESSION_MODIFICATION_REQUEST, Type.SESSION_DELETION_REQUEST):
+            ies.insert(0, self._node())
+        return Message(_ANSWERS[Type(message.type)], 0, ies, seid=seid)
 
     def _node(self) -> Ie:
         return codec.node_id(self._own)
 
+    def _associate(self, message: Message) -> Message:
+        """A control plane comes, or comes back: with a new time stamp it has lost its sessions (clause 6.2.6.2.2)."""
+        node = message.need(IeType.NODE_ID).data
+        recovery = codec.number(message.first(IeType.RECOVERY_TIME_STAMP), 4)
+        if self._associations.get(node, recovery) != recovery:
+            self._disassociate(node)
+        self._associations[node] = recovery
+        ies = [
+            self._node(),
+            codec.u8(IeType.CAUSE, Cause.ACCEPTED),
+            codec.recovery(self._recovery),
+            Ie(IeType.UP_FUNCTION_FEATURES, bytes([FTUP, 0])),
+        ]
+        return Message(Type.ASSOCIATION_SETUP_RESPONSE, 0, ies)
+
+    def _disassociate(self, node: bytes) -> None:
+        self._associations.pop(node, None)
+        for session in [one for one in self._sessions.values() if one.node == node]:
+            self._drop(session)
+
+    def _new_teid(self) -> int:
+        while (teid := secrets.randbits(31) + 1) in self._teids:
+            pass
+        self._teids.add(teid)
+        return teid
+
     def _establish(self, message: Message) -> Message:
+        node = message.need(IeType.NODE_ID).data
         cp_seid, cp_address = codec.parse_f_seid(message.need(IeType.F_SEID))
-        session = Session(secrets.randbits(62) + 1, cp_seid, cp_address or "")
-        teid = secrets.randbits(31) + 1
-        made = apply(session, message.ies, teid)
+
+        def answer(cause: Cause, *more: Ie) -> Message:
+            ies = [self._node(), codec.u8(IeType.CAUSE, cause), *more]
+            return Message(Type.SESSION_ESTABLISHMENT_RESPONSE, 0, ies, seid=cp_seid)
+
+        if node not in self._associations:
+            return answer(Cause.NO_ASSOCIATION)
+        if cp_address is None:
+            raise PfcpError("an F-SEID without an IPv4 address")
+        session = Session(secrets.randbits(62) + 1, cp_seid, cp_address, node)
+        try:
+            made, _ = apply(session, message.ies, self._new_teid)
+        except PfcpError as error:
+            log.info("establishment refused: %s", error)
+            return answer(Cause.MANDATORY_IE_INCORRECT)
+        other = next((self.path.owner(p.address) for p in made if p.address and self.path.owner(p.address)), None)
+        if other is not None:
+            # One address, one session: the older one is a left-over; it carries nothing more but is still charged.
+            log.warning("an address changes its session", extra={"seid": other.seid})
+            self.path.remove(other)
+            for urr in other.urrs.values():
+                if urr.total:
+                    self._report_usage(other, urr, TERMINATION)
         self._sessions[session.seid] = session
-        self._index(session)
         SESSIONS.set(len(self._sessions))
+        self.path.install(session)
         own = socket.inet_aton(self._own)
         created = [
             codec.group(
@@ -250,52 +307,52 @@ class Upf:
             for pdr in made
             if pdr.teid is not None
         ]
-        ies = [self._node(), codec.u8(IeType.CAUSE, Cause.ACCEPTED), codec.f_seid(session.seid, self._own), *created]
-        return Message(Type.SESSION_ESTABLISHMENT_RESPONSE, 0, ies, seid=cp_seid)
-
-    def _index(self, session: Session) -> None:
-        self._unindex(session)
-        for pdr in sorted(session.pdrs.values(), key=lambda p: -p.precedence):
-            if pdr.source == 0 and pdr.teid is not None:
-                self._by_teid[pdr.teid] = (session, pdr)
-            elif pdr.source == 1 and pdr.address is not None:
-                self._by_address[pdr.address] = (session, pdr)
-
-    def _unindex(self, session: Session) -> None:
-        self._by_teid = {key: value for key, value in self._by_teid.items() if value[0] is not session}
-        self._by_address = {key: value for key, value in self._by_address.items() if value[0] is not session}
+        return answer(Cause.ACCEPTED, codec.f_seid(session.seid, self._own), *created)
 
     def _modify(self, message: Message) -> Message:
         session = self._sessions.get(message.seid or 0)
         if session is None:
-            return Message(
-                Type.SESSION_MODIFICATION_RESPONSE, 0, [codec.u8(IeType.CAUSE, Cause.SESSION_NOT_FOUND)], seid=0
-            )
-        apply(session, message.ies, secrets.randbits(31) + 1)
+            return self._refusal(message, Cause.SESSION_NOT_FOUND)
+        moved = message.first(IeType.F_SEID)
+        made, removed = apply(session, message.ies, self._new_teid)
+        if moved is not None:
+            seid, address = codec.parse_f_seid(moved)
+            session.cp_seid, session.cp_address = seid, address or session.cp_address
         session.told_of_downlink = False
-        self._index(session)
+        self.path.install(session)
         ies = [codec.u8(IeType.CAUSE, Cause.ACCEPTED)]
-        for query in message.all(IeType.QUERY_URR):
-            urr = session.urrs.get(codec.number(codec.first(query.children(), IeType.URR_ID), 4))
-            if urr is not None:
-                ies.append(codec.group(IeType.USAGE_REPORT_MODIFICATION, urr.report(0x80)))
+        own = socket.inet_aton(self._own)
+        for pdr in made:
+            if pdr.teid is not None:
+                teid = Ie(IeType.F_TEID, b"\x01" + struct.pack(">I", pdr.teid) + own)
+                ies.append(codec.group(IeType.CREATED_PDR, [codec.u16(IeType.PDR_ID, pdr.id), teid]))
+        asked = [codec.number(codec.first(q.children(), IeType.URR_ID), 4) for q in message.all(IeType.QUERY_URR)]
+        flags = message.first(Also.PFCPSMREQ_FLAGS)
+        if flags is not None and codec.number(flags, 1) & QUERY_ALL_URRS:
+            asked = list(session.urrs)
+        reports = [session.urrs[one].report(IMMEDIATE) for one in asked if one in session.urrs]
+        reports += [urr.report(TERMINATION) for urr in removed]
+        ies += [codec.group(IeType.USAGE_REPORT_MODIFICATION, members) for members in reports]
         # A lowered threshold may be reached already.
         for urr in session.urrs.values():
-            if 0 < urr.threshold <= urr.total:
-                self._report_usage(session, urr)
+            if trigger := urr.due():
+                self._report_usage(session, urr, trigger)
         return Message(Type.SESSION_MODIFICATION_RESPONSE, 0, ies, seid=session.cp_seid)
 
     def _delete(self, message: Message) -> Message:
-        session = self._sessions.pop(message.seid or 0, None)
+        session = self._sessions.get(message.seid or 0)
         if session is None:
-            return Message(Type.SESSION_DELETION_RESPONSE, 0, [codec.u8(IeType.CAUSE, Cause.SESSION_NOT_FOUND)], seid=0)
-        self._unindex(session)
-        SESSIONS.set(len(self._sessions))
+            return self._refusal(message, Cause.SESSION_NOT_FOUND)
+        self._drop(session)
         reports = [*session.unacknowledged, *(urr.report(TERMINATION) for urr in session.urrs.values())]
         ies = [codec.group(IeType.USAGE_REPORT_DELETION, members) for members in reports]
         return Message(
             Type.SESSION_DELETION_RESPONSE, 0, [codec.u8(IeType.CAUSE, Cause.ACCEPTED), *ies], seid=session.cp_seid
         )
 
-
-__all__ = ["Far", "Upf"]
+    def _drop(self, session: Session) -> None:
+        """Forget a session; nothing of it is forwarded from here on."""
+        if self._sessions.pop(session.seid, None) is not None:
+            self.path.remove(session)
+            self._teids.difference_update(pdr.teid for pdr in session.pdrs.values() if pdr.teid is not None)
+            SESSIONS.set(len(self._sessions))

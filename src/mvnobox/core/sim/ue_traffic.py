@@ -1,0 +1,178 @@
+"""Traffic of a phone's user: ping and download, from the phone's address through its device.
+
+Runs in the command's own process: the agent has its hands full with the tunnel.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import socket
+import struct
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+PING_PAUSE, PING_WAIT = 0.2, 2.0
+REPORT_SECONDS = 1.0
+LARGEST_HEAD = 65_536
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where traffic comes from: a phone's address and device."""
+
+    address: str
+    interface: str
+
+    def socket(self, kind: int, protocol: int = 0) -> socket.socket:
+        """A socket whose packets go through the phone's tunnel. Raises OSError."""
+        made = socket.socket(socket.AF_INET, kind, protocol)
+        try:
+            with contextlib.suppress(PermissionError):
+                # Needs NET_RAW in older kernels; the source address routes as well.
+                made.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, self.interface.encode())
+            made.bind((self.address, 0))
+        except OSError:
+            made.close()
+            raise
+        return made
+
+
+def _checksum(data: bytes) -> int:
+    """The Internet checksum (RFC 1071)."""
+    total: int = sum(struct.unpack(f">{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
+
+
+def _echo(identity: int, sequence: int) -> bytes:
+    body = bytes(range(48))
+    empty = struct.pack(">BBHHH", 8, 0, 0, identity, sequence) + body
+    return struct.pack(">BBHHH", 8, 0, _checksum(empty), identity, sequence) + body
+
+
+def ping(source: Source, target: str, count: int) -> dict[str, Any]:
+    """ICMP echo (RFC 792): how many of `count` came back, round trip times in ms."""
+    times: list[float] = []
+    identity = secrets.randbits(16)
+    try:
+        address = socket.gethostbyname(target)
+        with source.socket(socket.SOCK_RAW, socket.IPPROTO_ICMP) as raw:
+            for sequence in range(count):
+                began = time.monotonic()
+                # A packet that the host itself turns down is a lost one.
+                with contextlib.suppress(OSError):
+                    raw.sendto(_echo(identity, sequence), (address, 0))
+                if _await_reply(raw, address, identity, sequence, began + PING_WAIT):
+                    times.append((time.monotonic() - began) * 1000)
+                    time.sleep(max(0.0, PING_PAUSE - (time.monotonic() - began)))
+    except OSError as error:
+        return {"ok": False, "sent": 0, "received": 0, "cause": f"{type(error).__name__}: {error}"}
+    return {
+        "ok": len(times) == count,
+        "cause": None if len(times) == count else f"{count - len(times)} of {count} lost",
+        "sent": count,
+        "received": len(times),
+        "milliseconds": {
+            "least": round(min(times), 3), "mean": round(sum(times) / len(times), 3), "most": round(max(times), 3),
+        } if times else None,
+    }  # fmt: skip
+
+
+def _await_reply(raw: socket.socket, address: str, identity: int, sequence: int, until: float) -> bool:
+    while (left := until - time.monotonic()) > 0:
+        raw.settimeout(left)
+        try:
+            data, (peer, _) = raw.recvfrom(2048)
+        except TimeoutError:
+            return False
+        offset = (data[0] & 0xF) * 4
+        if peer == address and data[offset : offset + 1] == b"\0" and len(data) >= offset + 8:
+            got = struct.unpack_from(">HH", data, offset + 4)
+            if got == (identity, sequence):
+                return True
+    return False
+
+
+def split_url(url: str) -> tuple[str, int, str]:
+    """(host, port, path with query) of an http URL. Raises ValueError."""
+    parts = urlsplit(url)
+    if parts.scheme != "http" or not parts.hostname:
+        raise ValueError("a URL is http://host[:port]/path")
+    path = parts.path or "/"
+    return parts.hostname, parts.port or 80, f"{path}?{parts.query}" if parts.query else path
+
+
+def download(
+    source: Source,
+    target: tuple[str, int, str],
+    *,
+    timeout: float,
+    stall: float,
+    limit: int | None = None,
+    report: Callable[[dict[str, Any]], None] | None = None,
+) -> dict[str, Any]:
+    """GET over TCP: octets of the body that arrived. Cause `stalled`: nothing for `stall` or all in all `timeout` s."""
+    host, port, path = target
+    began = time.monotonic()
+    body, expected, cause = 0, None, None
+    buffer = bytearray(1 << 20)
+    reported = began
+    try:
+        address = socket.gethostbyname(host)
+        with source.socket(socket.SOCK_STREAM) as connection:
+            connection.settimeout(stall)
+            connection.connect((address, port))
+            request = f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+            connection.sendall(request.encode("ascii"))
+            status, expected, body = _head(connection)
+            while limit is None or body < limit:
+                now = time.monotonic()
+                if now - began > timeout:
+                    raise TimeoutError
+                if report is not None and now - reported >= REPORT_SECONDS:
+                    reported = now
+                    report({"progress": {"octets": body, "seconds": round(now - began, 3)}})
+                connection.settimeout(min(stall, began + timeout - now + 0.001))
+                size = connection.recv_into(buffer)
+                if not size:
+                    break
+                body += size
+            if not 200 <= status < 300:
+                cause = f"HTTP {status}"
+            elif limit is None and expected is not None and body < expected:
+                cause = "the connection ended early"
+    except TimeoutError:
+        cause = "stalled"
+    except (OSError, ValueError) as error:
+        cause = f"{type(error).__name__}: {error}"
+    seconds = time.monotonic() - began
+    return {
+        "ok": cause is None,
+        "cause": cause,
+        "octets": body,
+        "seconds": round(seconds, 3),
+        "bitsPerSecond": round(body * 8 / seconds) if seconds else 0,
+    }
+
+
+def _head(connection: socket.socket) -> tuple[int, int | None, int]:
+    """(status, Content-Length, octets of the body that came with the head). Raises OSError, ValueError."""
+    data = b""
+    while b"\r\n\r\n" not in data:
+        more = connection.recv(4096)
+        if not more or len(data) > LARGEST_HEAD:
+            raise ValueError("the answer is not HTTP")
+        data += more
+    head, _, rest = data.partition(b"\r\n\r\n")
+    first, *fields = head.decode("latin-1").split("\r\n")
+    words = first.split()
+    if len(words) < 2 or not words[1].isdigit():
+        raise ValueError("the answer is not HTTP")
+    named = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in fields)}
+    length = named.get("content-length", "")
+    return int(words[1]), int(length) if length.isdigit() else None, len(rest)
