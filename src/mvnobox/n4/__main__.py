@@ -34,7 +34,7 @@ def notify_route(ctf: Ctf) -> Route:
             seid = int(request.path_params["seid"])
         except (ValueError, KeyError, TypeError):
             return JSONResponse({"status": 400, "title": "Bad Request"}, 400, media_type="application/problem+json")
-        known = await (ctf.abort(seid) if kind == "ABORT_CHARGING" else ctf.reauthorize(seid))
+        known = await (ctf.gate.abort(seid) if kind == "ABORT_CHARGING" else ctf.gate.reauthorize(seid))
         return Response(status_code=204 if known else 404)
 
     return Route("/nchf-notify/{seid:int}", notify, methods=["POST"])

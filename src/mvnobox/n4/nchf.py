@@ -19,9 +19,10 @@ class OcsUnavailable(Exception):
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the OCS said: octets granted (0: none) and whether it knows the session at all."""
+    """What the OCS said: octets granted (0: none), whether they are the last, and whether it knows the session at all."""
 
     granted: int
+    final: bool = False
     known: bool = True
     ref: str | None = None
 
@@ -72,7 +73,7 @@ class Nchf:
             return Verdict(0, known=False)
         if response.status_code != 201:
             raise OcsUnavailable(f"HTTP {response.status_code}")
-        return Verdict(_granted(response), ref=response.headers["location"].rsplit("/", 1)[1])
+        return _verdict(response, ref=response.headers["location"].rsplit("/", 1)[1])
 
     async def report(
         self, imsi: str, seid: int, ref: str, sequence: int, used: tuple[int, int, int], *, release: bool
@@ -96,12 +97,14 @@ class Nchf:
             return Verdict(0, known=False)
         if response.status_code not in (200, 204):
             raise OcsUnavailable(f"HTTP {response.status_code}")
-        return Verdict(0 if release else _granted(response))
+        return Verdict(0) if release else _verdict(response)
 
 
-def _granted(response: httpx.Response) -> int:
-    total = 0
-    for information in response.json().get("multipleUnitInformation", []):
-        if information.get("resultCode") == "SUCCESS":
-            total += int(information.get("grantedUnit", {}).get("totalVolume", 0))
-    return total
+def _verdict(response: httpx.Response, ref: str | None = None) -> Verdict:
+    """The grant in an answer. Raises OcsUnavailable where it is not what TS 32.291 says."""
+    try:
+        units = [unit for unit in response.json()["multipleUnitInformation"] if unit["resultCode"] == "SUCCESS"]
+        granted = sum(int(unit.get("grantedUnit", {}).get("totalVolume", 0)) for unit in units)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise OcsUnavailable(f"an answer that is no ChargingDataResponse: {type(error).__name__}") from None
+    return Verdict(granted, any("finalUnitIndication" in unit for unit in units), ref=ref)

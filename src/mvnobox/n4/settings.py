@@ -17,6 +17,10 @@ class CtfSettings(Settings):
     advertise_name: str = ""
     upf: str
     upf_port: int = 8805
+    upf_initiates: bool = Field(
+        default=False,
+        description="the UPF sets the association up, by our Service's address; it is talked to where it was heard from",
+    )
     http: str = "0.0.0.0:8081"
     notify_uri: str
     ocs: str

@@ -9,8 +9,12 @@ from typing import Any
 
 import asyncpg
 
-_COLUMNS = """seid, smf_seid, smf_address, smf_port, upf_seid, imsi, dnn, urrs, fars, open, threshold, nchf_ref,
-              nchf_sequence, octets, deleted_at"""
+from mvnobox.n4.rules import Limits, Report, is_of_dropped
+
+# What a query may meet while the database is away.
+TROUBLE = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
+_COLUMNS = """seid, smf_seid, smf_address, smf_port, upf_seid, imsi, dnn, own_urr, fars, open, threshold, quota,
+              nchf_ref, nchf_sequence, octets, deleted_at"""
 
 
 @dataclass
@@ -23,13 +27,13 @@ class Session:
     upf_seid: int | None
     imsi: str | None
     dnn: str | None
+    own_urr: int
     open: bool
-    threshold: int
+    limits: Limits
     nchf_ref: str | None
     nchf_sequence: int
     octets: int
     deleted: bool
-    urrs: list[int] = field(default_factory=list)
     fars: dict[int, bytes] = field(default_factory=dict)
 
 
@@ -51,13 +55,13 @@ def _session(row: asyncpg.Record) -> Session:
         upf_seid=None if row["upf_seid"] is None else int(row["upf_seid"]),
         imsi=row["imsi"],
         dnn=row["dnn"],
+        own_urr=row["own_urr"],
         open=row["open"],
-        threshold=row["threshold"],
+        limits=Limits(row["threshold"], row["quota"]),
         nchf_ref=row["nchf_ref"],
         nchf_sequence=row["nchf_sequence"],
         octets=row["octets"],
         deleted=row["deleted_at"] is not None,
-        urrs=list(row["urrs"]),
         fars={int(key): bytes.fromhex(value) for key, value in json.loads(row["fars"]).items()},
     )
 
@@ -93,6 +97,7 @@ class Store:
 
     def __init__(self, pool: asyncpg.Pool) -> None:
         self._pool = pool
+        self._recovery: int | None = None
 
     async def ready(self) -> str | None:
         """None, or what is missing."""
@@ -101,15 +106,25 @@ class Store:
         )
 
     async def recovery_time(self, *, renew: bool = False) -> int:
-        """Our Recovery Time Stamp (Unix seconds): the same over restarts, as no session is lost by one."""
-        if renew:
-            await self._pool.execute("DELETE FROM setting WHERE name = 'recovery'")
-        value = await self._pool.fetchval(
-            """INSERT INTO setting VALUES ('recovery', $1) ON CONFLICT (name) DO UPDATE SET value = setting.value
-               RETURNING value""",
-            str(int(time.time())),
-        )
-        return int(value)
+        """Our Recovery Time Stamp (Unix seconds): the same over restarts, as no session is lost by one.
+
+        With `renew` a later one: sessions were lost.
+        """
+        try:
+            value = await self._pool.fetchval(
+                """INSERT INTO setting VALUES ('recovery', $1::bigint::text) ON CONFLICT (name) DO UPDATE
+                   SET value = CASE WHEN $2 THEN greatest($1, setting.value::bigint + 1)::text ELSE setting.value END
+                   RETURNING value""",
+                int(time.time()),
+                renew,
+            )
+        except TROUBLE:
+            # Heartbeats go on while the database is away: without them the peers would give up every session.
+            if renew or self._recovery is None:
+                raise
+            return self._recovery
+        self._recovery = int(value)
+        return self._recovery
 
     async def get_setting(self, name: str) -> str | None:
         value: str | None = await self._pool.fetchval("SELECT value FROM setting WHERE name = $1", name)
@@ -120,13 +135,20 @@ class Store:
             "INSERT INTO setting VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = excluded.value", name, value
         )
 
-    async def new_session(self, smf_seid: int, smf: tuple[str, int], imsi: str | None, dnn: str | None) -> int:
+    async def smf_addresses(self) -> list[str]:
+        """The SMFs that are, or were, associated with us."""
+        rows = await self._pool.fetch("SELECT substr(name, 14) AS smf FROM setting WHERE name LIKE 'smf-recovery-%'")
+        return [row["smf"] for row in rows]
+
+    async def new_session(
+        self, smf_seid: int, smf: tuple[str, int], imsi: str | None, dnn: str | None, own_urr: int
+    ) -> int:
         """A row for a session that is being established; our SEID."""
         return int(
             await self._pool.fetchval(
-                """INSERT INTO session (smf_seid, smf_address, smf_port, imsi, dnn, open, threshold)
-                   VALUES ($1, $2, $3, $4, $5, false, 0) RETURNING seid""",
-                smf_seid, *smf, imsi, dnn,
+                """INSERT INTO session (smf_seid, smf_address, smf_port, imsi, dnn, own_urr, open, threshold)
+                   VALUES ($1, $2, $3, $4, $5, $6, false, 0) RETURNING seid""",
+                smf_seid, *smf, imsi, dnn, own_urr,
             )
         )  # fmt: skip
 
@@ -144,12 +166,14 @@ class Store:
         )
         return [_session(row) for row in rows]
 
-    async def update(self, seid: int, **columns: Any) -> None:
+    async def update(self, seid: int, *, limits: Limits | None = None, **columns: Any) -> None:
         """Set columns of a session."""
         values = {
             key: json.dumps({str(far): action.hex() for far, action in value.items()}) if key == "fars" else value
             for key, value in columns.items()
         }
+        if limits is not None:
+            values |= {"threshold": limits.threshold, "quota": limits.quota}
         names = ", ".join(f"{name} = ${index}" for index, name in enumerate(values, 2))
         await self._pool.execute(f"UPDATE session SET {names} WHERE seid = $1", seid, *values.values())
 
@@ -160,27 +184,32 @@ class Store:
         """Drop a session that never came to be."""
         await self._pool.execute("DELETE FROM session WHERE seid = $1", seid)
 
-    async def take_usage(
-        self, seid: int, reports: list[tuple[int, int, tuple[int, int, int]]], *, release: bool = False
-    ) -> Pending | None:
+    async def take_usage(self, seid: int, reports: list[Report], *, release: bool = False) -> Pending | None:
         """Note usage reports (URR, UR-SEQN, octets) as one Nchf request that is owed. None: all of them are known.
 
         One transaction: a report is taken into account once, whichever instance gets it, however often it comes.
+        What a user plane counted and dropped behind a closed gate is dismissed.
         """
         async with self._pool.acquire() as connection, connection.transaction():
             row = await connection.fetchrow(
-                "SELECT seen, nchf_sequence, nchf_ref FROM session WHERE seid = $1 FOR UPDATE", seid
+                "SELECT seen, nchf_sequence, nchf_ref, behind_gate FROM session WHERE seid = $1 FOR UPDATE", seid
             )
             if row is None:
                 return None
             seen = Seen(json.loads(row["seen"]))
             total = uplink = downlink = 0
-            fresh = False
+            fresh = counted = False
             for urr, sequence, (all_, up, down) in reports:
                 if not seen.add(urr, sequence):
                     continue
-                total, uplink, downlink, fresh = total + all_, uplink + up, downlink + down, True
-            if reports and not fresh and not release:
+                fresh = True
+                if not (row["behind_gate"] and is_of_dropped(all_)):
+                    total, uplink, downlink, counted = total + all_, uplink + up, downlink + down, True
+            if reports and not counted and not release:
+                if fresh:
+                    await connection.execute(
+                        "UPDATE session SET seen = $2 WHERE seid = $1", seid, json.dumps(seen.numbers)
+                    )
                 return None
             if release and await connection.fetchval("SELECT 1 FROM pending WHERE seid = $1 AND release", seid):
                 return None

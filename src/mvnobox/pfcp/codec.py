@@ -75,6 +75,7 @@ class IeType(enum.IntEnum):
     MEASUREMENT_METHOD = 62
     USAGE_REPORT_TRIGGER = 63
     VOLUME_MEASUREMENT = 66
+    VOLUME_QUOTA = 73
     QUERY_URR = 77
     USAGE_REPORT_MODIFICATION = 78
     USAGE_REPORT_DELETION = 79
@@ -104,13 +105,14 @@ class Cause(enum.IntEnum):
     MANDATORY_IE_MISSING = 66
     MANDATORY_IE_INCORRECT = 69
     NO_ASSOCIATION = 72
+    NO_RESOURCES = 75
     SYSTEM_FAILURE = 77
 
 
 # Apply Action (clause 8.2.26), first octet.
 DROP, FORW, BUFF, NOCP = 1, 2, 4, 8
-# Reporting Triggers (clause 8.2.41): octet 5.
-TRIGGER_VOLUME_THRESHOLD = 2
+# Reporting Triggers (clause 8.2.19): octets 5 and 6.
+TRIGGER_VOLUME_THRESHOLD, TRIGGER_VOLUME_QUOTA = 2, 1
 # Report Type (clause 8.2.21).
 REPORT_DOWNLINK_DATA, REPORT_USAGE = 1, 2
 # Seconds between NTP's epoch and Unix's (RFC 5905).
@@ -249,6 +251,18 @@ def node_id(address: str) -> Ie:
     return Ie(IeType.NODE_ID, bytes([0 if len(packed) == 4 else 1]) + packed)
 
 
+def parse_node_id(ie: Ie | None) -> str | None:
+    """The address or the name in a Node ID (clause 8.2.38)."""
+    if ie is None or not ie.data:
+        return None
+    kind, rest = ie.data[0] & 0xF, ie.data[1:]
+    if kind == 2:
+        return parse_dnn(Ie(ie.type, rest))
+    if (kind, len(rest)) not in ((0, 4), (1, 16)):
+        raise PfcpError("a Node ID is broken")
+    return str(ipaddress.ip_address(rest))
+
+
 def f_seid(seid: int, address: str) -> Ie:
     """F-SEID of an IPv4 or IPv6 address (clause 8.2.37)."""
     packed = ipaddress.ip_address(address).packed
@@ -277,6 +291,11 @@ def recovery(seconds: int) -> Ie:
 def volume_threshold(total: int) -> Ie:
     """Volume Threshold on the total (clause 8.2.13), octets."""
     return Ie(IeType.VOLUME_THRESHOLD, b"\x01" + struct.pack(">Q", total))
+
+
+def volume_quota(total: int) -> Ie:
+    """Volume Quota on the total (clause 8.2.50), octets."""
+    return Ie(IeType.VOLUME_QUOTA, b"\x01" + struct.pack(">Q", total))
 
 
 def parse_volume(ie: Ie | None) -> tuple[int, int, int]:

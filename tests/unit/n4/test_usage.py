@@ -11,7 +11,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mvnobox.n4.rules import adapt, far_actions, gate, usage_reports
+from mvnobox.n4.rules import (
+    CLOSED,
+    OWN_URR,
+    Limits,
+    UrrTaken,
+    adapt,
+    create_urr,
+    far_actions,
+    gate,
+    limits,
+    split_usage,
+)
 from mvnobox.n4.store import Seen, Store
 from mvnobox.pfcp import codec
 from mvnobox.pfcp.codec import DROP, FORW, Ie, IeType, Message, PfcpError, Type
@@ -37,7 +48,7 @@ async def test_reports_that_overtake_each_other_are_all_owed(pg_database: Any) -
     await database.migrate(dsn, Path(database.__file__).parents[1] / "n4/migrations")
     pool = await database.make_pool(dsn)
     store = Store(pool)
-    seid = await store.new_session(7, ("127.0.0.1", 8805), "208930000000001", "internet")
+    seid = await store.new_session(7, ("127.0.0.1", 8805), "208930000000001", "internet", OWN_URR)
     await store.update(seid, nchf_ref="x")
     for number in (0, 3, 1, 3, 2, 1):
         await store.take_usage(seid, [(1, number, (10, 4, 6))])
@@ -46,6 +57,27 @@ async def test_reports_that_overtake_each_other_are_all_owed(pg_database: Any) -
         total += pending.used[0]
         await store.settled(pending)
     assert total == 40
+    pool.terminate()
+
+
+async def test_what_a_closed_gate_dropped_is_not_charged_but_what_passed_before_is(pg_database: Any) -> None:
+    dsn = pg_database.dsn("ctf_alpha")
+    await database.migrate(dsn, Path(database.__file__).parents[1] / "n4/migrations")
+    pool = await database.make_pool(dsn)
+    store = Store(pool)
+    seid = await store.new_session(7, ("127.0.0.1", 8805), "208930000000001", "internet", OWN_URR)
+    await store.update(seid, nchf_ref="x", behind_gate=True)
+
+    async def owed(sequence: int, octets: int, *, release: bool = False) -> int | None:
+        pending = await store.take_usage(seid, [(OWN_URR, sequence, (octets, 0, octets))], release=release)
+        return None if pending is None else pending.used[0]
+
+    assert await owed(0, 5_000_000) == 5_000_000
+    assert await owed(1, CLOSED.threshold + 1400) is None
+    assert await owed(1, CLOSED.threshold + 1400) is None
+    assert await owed(3, 700, release=True) == 700
+    # A report that was on its way for long.
+    assert await owed(2, 5_000_000) == 5_000_000
     pool.terminate()
 
 
@@ -60,26 +92,72 @@ def rules() -> list[Ie]:
     return [pdr(1, 1, codec.u32(IeType.URR_ID, 1)), pdr(2, 0), urr, far, unknown]
 
 
-def test_both_directions_count_and_a_closed_gate_drops() -> None:
-    adapted, counting = adapt(rules(), threshold=5000, open_=False)
-    assert counting == [1] and adapted[-1] == rules()[-1]
-    uplink = adapted[1].children()
-    assert codec.first(uplink, IeType.URR_ID) == codec.u32(IeType.URR_ID, 1)
-    assert codec.parse_volume(codec.first(adapted[2].children(), IeType.VOLUME_THRESHOLD))[0] == 5000
-    assert far_actions(adapted) == {1: bytes([DROP])}
-    # What the SMF wanted is what an open gate gives back, BUFF and all.
-    wanted = {1: bytes([codec.BUFF | codec.NOCP, 0]), 2: bytes([FORW, 0])}
+def test_every_flow_and_both_directions_count_on_one_rule_and_the_smfs_own_rules_stay() -> None:
+    adapted = adapt(rules(), own=OWN_URR, open_=True)
+    assert adapted[2:] == rules()[2:]
+    downlink, uplink = (
+        [codec.number(ie, 4) for ie in pdr.children() if ie.type == IeType.URR_ID] for pdr in adapted[:2]
+    )
+    assert (downlink, uplink) == ([1, OWN_URR], [OWN_URR])
+    urr = create_urr(OWN_URR, Limits(4000, 5000)).children()
+    assert codec.parse_volume(codec.first(urr, IeType.VOLUME_THRESHOLD))[0] == 4000
+    assert codec.parse_volume(codec.first(urr, IeType.VOLUME_QUOTA))[0] == 5000
+    # A rule for the control plane's own traffic, and an update that leaves the rules alone, are not touched.
+    control = codec.group(IeType.CREATE_PDR, [codec.group(IeType.PDI, [codec.u8(IeType.SOURCE_INTERFACE, 3)])])
+    update = codec.group(IeType.UPDATE_PDR, [codec.u16(IeType.PDR_ID, 1), codec.u32(IeType.PRECEDENCE, 9)])
+    assert adapt([control, update], own=OWN_URR, open_=True) == [control, update]
+    changed = codec.group(IeType.UPDATE_PDR, [codec.u16(IeType.PDR_ID, 1), codec.u32(IeType.URR_ID, 2)])
+    assert codec.u32(IeType.URR_ID, OWN_URR) in adapt([changed], own=OWN_URR, open_=True)[0].children()
+
+
+def test_a_closed_gate_drops_and_an_open_one_gives_back_what_the_smf_wanted() -> None:
+    adapted = adapt(rules(), own=OWN_URR, open_=False)
+    assert far_actions(adapted) == {1: bytes([DROP, 0])}
+    # BUFF and all: a top-up must not forward to an idle UE.
+    wanted = {1: bytes([codec.BUFF | codec.NOCP, 0]), 2: bytes([FORW])}
     assert far_actions(gate(wanted, open_=True)) == wanted
-    assert set(far_actions(gate(wanted, open_=False)).values()) == {bytes([DROP])}
+    assert far_actions(gate(wanted, open_=False)) == {1: bytes([DROP, 0]), 2: bytes([DROP])}
+
+
+def test_an_smf_that_uses_the_ctfs_rule_number_is_refused() -> None:
+    with pytest.raises(UrrTaken):
+        adapt([codec.group(IeType.CREATE_URR, [codec.u32(IeType.URR_ID, OWN_URR)])], own=OWN_URR, open_=True)
+
+
+@pytest.mark.parametrize(
+    ("granted", "final", "expected"),
+    [
+        (20_000_000, False, Limits(5_000_000, 20_000_000)),
+        (5_000_000, False, Limits(4_000_000, 5_000_000)),
+        (15_000_000, True, Limits(5_000_000, 15_000_000)),
+        (700_000, True, Limits(700_000, 700_000)),
+        (100_000, True, Limits(CLOSED.threshold - 1, 100_000)),
+        (0, False, CLOSED),
+    ],
+)
+def test_quota_is_asked_for_before_it_ends_but_for_the_last(granted: int, final: bool, expected: Limits) -> None:
+    assert limits(granted, quantum=5_000_000, final=final) == expected
+
+
+def test_usage_of_the_smfs_rules_is_the_smfs() -> None:
+    def usage(urr: int, total: int) -> Ie:
+        volume = Ie(IeType.VOLUME_MEASUREMENT, b"\x01" + total.to_bytes(8, "big"))
+        members = [codec.u32(IeType.URR_ID, urr), codec.u32(IeType.UR_SEQN, 3), volume]
+        return codec.group(IeType.USAGE_REPORT_REPORT, members)
+
+    kind = codec.u8(IeType.REPORT_TYPE, 2)
+    own, rest = split_usage([kind, usage(1, 10), usage(OWN_URR, 99)], OWN_URR)
+    assert own == [(OWN_URR, 3, (99, 0, 0))] and rest == [kind, usage(1, 10)]
 
 
 @given(st.binary(max_size=200))
 def test_octets_that_are_no_pfcp_are_refused_in_one_way(data: bytes) -> None:
     try:
         message = codec.decode(data)
-        usage_reports(message.ies)
+        split_usage(message.ies, OWN_URR)
+        adapt(message.ies, own=OWN_URR, open_=False)
         far_actions(message.ies)
-    except PfcpError:
+    except (PfcpError, UrrTaken):
         pass
 
 

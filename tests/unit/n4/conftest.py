@@ -1,0 +1,159 @@
+"""A CTF between a scripted SMF and a scripted UPF, before a real OCS on a real database."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import os
+import socket
+import subprocess
+import sys
+from collections import defaultdict, deque
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+import yaml
+
+from mvnobox.n4.nchf import Nchf
+from mvnobox.n4.proxy import Ctf
+from mvnobox.n4.settings import CtfSettings
+from mvnobox.n4.store import Store
+from mvnobox.pfcp import codec
+from mvnobox.pfcp.codec import Ie, IeType, Message, Type
+from mvnobox.pfcp.endpoint import Address, Endpoint
+from mvnobox.service import database
+
+SMF, CTF, UPF = "127.0.9.1", "127.0.9.2", "127.0.9.3"
+KEY = "22" * 32
+TOKEN = "alpha." + hmac.new(bytes.fromhex(KEY), b"alpha", hashlib.sha256).hexdigest()
+QUANTUM, QUOTA = 1_000_000, 4_000_000
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+async def until(what: str, look: Callable[[], Any], seconds: float = 15) -> Any:
+    """What `look` (a function or a coroutine function) gives as soon as it is truthy."""
+    deadline = asyncio.get_running_loop().time() + seconds
+    while True:
+        found = look()
+        found = await found if asyncio.iscoroutine(found) else found
+        if found:
+            return found
+        assert asyncio.get_running_loop().time() < deadline, f"{what}: not within {seconds} s"
+        await asyncio.sleep(0.02)
+
+
+class Peer:
+    """A scripted SMF or UPF: keeps what it was asked, answers with what it was given for that type."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.asked: dict[int, list[Message]] = defaultdict(list)
+        self.answers: dict[int, deque[Message]] = defaultdict(deque)
+        self.endpoint: Endpoint
+
+    async def open(self) -> None:
+        self.endpoint = await Endpoint.open(self.address, 8805, self._handle, t1=1.0)
+
+    async def _handle(self, message: Message, peer: Address) -> Message | None:
+        if message.type == Type.HEARTBEAT_REQUEST:
+            return Message(Type.HEARTBEAT_RESPONSE, 0, [codec.recovery(1_700_000_000)])
+        self.asked[message.type].append(message)
+        if self.answers[message.type]:
+            return self.answers[message.type].popleft()
+        accepted = [codec.u8(IeType.CAUSE, 1)]
+        if message.type == Type.ASSOCIATION_SETUP_REQUEST:
+            accepted = [codec.node_id(self.address), *accepted, codec.recovery(1_700_000_000)]
+        return Message(message.type + 1, 0, accepted, seid=message.seid)
+
+    async def ask(self, message: Message) -> Message:
+        return await self.endpoint.request(message, (CTF, 8805))
+
+
+class Bench:
+    """The CTF and those around it."""
+
+    def __init__(self, ocs: str) -> None:
+        self.smf, self.upf = Peer(SMF), Peer(UPF)
+        self.http = httpx.AsyncClient(base_url=ocs, headers={"Authorization": f"Bearer {TOKEN}"}, timeout=10)
+        self.ctf: Ctf
+
+    async def account(self, imsi: str, octets: int) -> None:
+        """An account with so much credit."""
+        body = {"subscriberIds": [f"imsi-{imsi}"], "currency": "EUR", "timezone": "Europe/Paris", "status": "active"}
+        (await self.http.put("/ocs/v1/accounts/a1", json=body)).raise_for_status()
+        await self.grant(octets)
+
+    async def grant(self, octets: int) -> None:
+        bucket = {"unit": "octets", "amount": octets, "validUntil": None, "priority": 10, "source": "plan:test"}
+        body = {"requestId": str(uuid4()), "buckets": [bucket]}
+        (await self.http.post("/ocs/v1/accounts/a1/grants", json=body)).raise_for_status()
+
+    async def used(self) -> int:
+        found = (await self.http.get("/ocs/v1/accounts/a1/usage")).raise_for_status().json()
+        return int(found["totals"].get("octets", 0))
+
+
+@pytest.fixture
+async def bench(pg_database: Any, tmp_path: Path) -> AsyncIterator[Bench]:
+    port, notify = free_port(), free_port()
+    environment = {**os.environ, "DATABASE_URL": pg_database.dsn("ocs"), "OCS_TENANT_KEY": KEY}
+    config = tmp_path / "ocs.yaml"
+    config.write_text(yaml.safe_dump({"listen": f"127.0.0.1:{port}", "quota": {"octets": QUOTA}}))
+    command = [sys.executable, "-m", "mvnobox.charging"]
+    subprocess.run([*command, "migrate", "--config", str(config)], env=environment, check=True, capture_output=True)
+    with open(tmp_path / "ocs.log", "wb") as log:
+        ocs = subprocess.Popen([*command, "serve", "--config", str(config)], env=environment, stdout=log, stderr=log)
+    made = Bench(f"http://127.0.0.1:{port}")
+
+    async def ready() -> bool:
+        try:
+            return (await made.http.get("/readyz")).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    await until("the OCS", ready, 60)
+    dsn = pg_database.dsn("ctf_alpha")
+    await database.migrate(dsn, Path(database.__file__).parents[1] / "n4/migrations")
+    pool = await database.make_pool(dsn)
+    settings = CtfSettings(
+        brand="alpha", listen=CTF, advertise=CTF, upf=UPF, notify_uri=f"http://127.0.0.1:{notify}",
+        ocs=f"http://127.0.0.1:{port}", quota_octets=QUOTA, reporting_quantum_octets=QUANTUM,
+    )  # fmt: skip
+    nchf = Nchf(settings, TOKEN)
+    made.ctf = Ctf(settings, Store(pool), nchf)
+    await made.smf.open()
+    await made.upf.open()
+    running = asyncio.ensure_future(made.ctf.run())
+    await until("the association with the UPF", lambda: made.upf.asked[Type.ASSOCIATION_SETUP_REQUEST])
+    yield made
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    made.smf.endpoint.close()
+    made.upf.endpoint.close()
+    await made.http.aclose()
+    await nchf.close()
+    pool.terminate()
+    ocs.terminate()
+    await asyncio.to_thread(ocs.wait, 10)
+
+
+def placed(ies: list[Ie], seid: int | None, address: str) -> list[Ie]:
+    """Elements with another Node ID and F-SEID; `seid` None keeps the F-SEID's own."""
+    out = []
+    for ie in ies:
+        if ie.type == IeType.NODE_ID:
+            ie = codec.node_id(address)
+        elif ie.type == IeType.F_SEID:
+            ie = codec.f_seid(codec.parse_f_seid(ie)[0] if seid is None else seid, address)
+        out.append(ie)
+    return out
