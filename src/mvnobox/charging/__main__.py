@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mvnobox.charging.app import make_app
-from mvnobox.charging.ledger import Ledger
-from mvnobox.charging.notifier import deliver_forever, sweep_forever
+from mvnobox.charging.app import OcsApp
+from mvnobox.charging.diameter.batches import Batches
+from mvnobox.charging.diameter.control import CreditControl
+from mvnobox.charging.diameter.node import Node
+from mvnobox.charging.diameter.notify import SCHEME
+from mvnobox.charging.diameter.ports import PostgresBook
+from mvnobox.charging.diameter.server import DiameterServer
+from mvnobox.charging.ledger import Ledger, make_pool
+from mvnobox.charging.notifier import Notifier, sweep_forever
 from mvnobox.charging.settings import OcsSettings
 from mvnobox.service import database
 from mvnobox.service.command import run_command
@@ -24,24 +30,33 @@ async def serve(config: str) -> None:
     """Serve until SIGTERM."""
     settings = load_settings(OcsSettings, config)
     key = bytes.fromhex(secret("OCS_TENANT_KEY", hex_octets=32))
-    pool = await database.make_pool(secret("DATABASE_URL"), size=16)
-    ledger = Ledger(pool)
+    dsn = secret("DATABASE_URL")
+    pool = await make_pool(dsn, settings.database_connections)
+    # Few connections of their own: notifications and sweeps take none from charging requests.
+    errands = await make_pool(dsn, 3)
+    app = OcsApp(pool, settings, key)
+    diameter = None
+    if settings.diameter is not None:
+        control = CreditControl(Batches(pool, app.ledger, settings), PostgresBook(pool), settings, settings.diameter)
+        diameter = DiameterServer(Node(settings.diameter, control))
     try:
         await run_until_signal(
-            serve_http(make_app(ledger, settings, key), *address(settings.listen)),
-            deliver_forever(pool),
-            sweep_forever(ledger),
+            serve_http(app, *address(settings.listen)),
+            Notifier(errands, {SCHEME: diameter.notify} if diameter else {}).run(),
+            sweep_forever(Ledger(errands, settings)),
+            *([diameter.run()] if diameter else []),
         )
     finally:
         pool.terminate()
+        errands.terminate()
 
 
 async def check(config: str) -> int:
     """Print what violates the ledger's invariants; 1 if anything does."""
-    load_settings(OcsSettings, config)
-    pool = await database.make_pool(secret("DATABASE_URL"), size=1)
+    settings = load_settings(OcsSettings, config)
+    pool = await make_pool(secret("DATABASE_URL"), 1)
     try:
-        found = await Ledger(pool).differences()
+        found = await Ledger(pool, settings).differences()
     finally:
         pool.terminate()
     for what, difference in found:

@@ -1,4 +1,4 @@
-"""Nchf_ConvergedCharging's data types that the OCS reads (TS 32.291 clause 6.1.6), and those of the management API."""
+"""Nchf_ConvergedCharging's data types that the OCS reads and writes (TS 32.291 clause 6.1.6), and the management API's."""
 
 from __future__ import annotations
 
@@ -7,19 +7,36 @@ import uuid
 from typing import Annotated, Literal
 from zoneinfo import available_timezones
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-# Sums of many such amounts stay within PostgreSQL's bigint.
+# Sums of a thousand such amounts stay within PostgreSQL's bigint.
 LARGEST_AMOUNT = 2**53
+UINT32 = 2**32 - 1
+# PostgreSQL's text holds no NUL, and nothing here has a use for control characters.
+PLAIN = r"^[^\x00-\x1f\x7f]*$"
 Amount = Annotated[int, Field(ge=0, le=LARGEST_AMOUNT, strict=True)]
 Positive = Annotated[int, Field(gt=0, le=LARGEST_AMOUNT, strict=True)]
+Uint32 = Annotated[int, Field(ge=0, le=UINT32, strict=True)]
 Unit = Literal["octets", "seconds", "messages", "minor"]
-SubscriberId = Annotated[str, Field(pattern=r"^(imsi-\d{5,15}|msisdn-\d{5,15}|nai-.{1,200}|extid-.{1,200})$")]
+Status = Literal["active", "suspended", "terminated"]
+SubscriberId = Annotated[
+    str,
+    Field(pattern=r"^(imsi-[0-9]{5,15}|msisdn-[0-9]{5,15}|(nai|extid)-[^\x00-\x20\x7f]{1,200})$", max_length=210),
+]
+NotifyUri = Annotated[
+    str,
+    Field(pattern=r"^https?://(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._~-]+)(:[0-9]{1,5})?(/[\x21-\x7e]*)?$", max_length=2000),
+]
+
+
+def _utc(value: dt.datetime) -> dt.datetime:
+    """TS 29.571's DateTime carries an offset; where one is missing, UTC."""
+    return value if value.tzinfo is not None else value.replace(tzinfo=dt.UTC)
 
 
 class Incoming(BaseModel):
-    """What TS 32.291 adds in later releases is ignored, as TS 29.501 clause 5.2.9 asks of a server."""
+    """What later releases add is ignored, as TS 29.501 clause 5.2.9 asks of a server."""
 
     model_config = ConfigDict(extra="ignore", alias_generator=to_camel, populate_by_name=True)
 
@@ -29,8 +46,11 @@ class Closed(BaseModel):
 
 
 class RequestedUnit(Incoming):
+    """Octets, seconds, or units of the service; empty: as much as the OCS thinks fit."""
+
     total_volume: Amount | None = None
-    time: Amount | None = None
+    time: Uint32 | None = None
+    service_specific_units: Amount | None = None
 
 
 class UsedUnitContainer(Incoming):
@@ -38,6 +58,8 @@ class UsedUnitContainer(Incoming):
     total_volume: Amount | None = None
     uplink_volume: Amount | None = None
     downlink_volume: Amount | None = None
+    time: Uint32 | None = None
+    service_specific_units: Amount | None = None
 
     @property
     def octets(self) -> int:
@@ -45,28 +67,88 @@ class UsedUnitContainer(Incoming):
             return self.total_volume
         return (self.uplink_volume or 0) + (self.downlink_volume or 0)
 
+    def of(self, unit: Unit) -> int:
+        """What was used, in a unit."""
+        if unit == "octets":
+            return self.octets
+        return (self.time if unit == "seconds" else self.service_specific_units) or 0
+
 
 class MultipleUnitUsage(Incoming):
-    rating_group: Annotated[int, Field(ge=0, le=2**32 - 1)]
+    rating_group: Uint32
     requested_unit: RequestedUnit | None = None
     used_unit_container: Annotated[list[UsedUnitContainer], Field(max_length=100)] = []
 
+    def wanted(self, unit: Unit) -> int | None:
+        """None: no quota is asked for; 0: any amount."""
+        asked = self.requested_unit
+        if asked is None:
+            return None
+        if unit == "octets":
+            return asked.total_volume or 0
+        return (asked.time if unit == "seconds" else asked.service_specific_units) or 0
+
 
 class NfIdentification(Incoming):
-    node_functionality: str = Field(max_length=100, alias="nodeFunctionality")
-    n_f_name: str | None = Field(default=None, max_length=100, alias="nFName")
+    node_functionality: Annotated[str, Field(min_length=1, max_length=100, pattern=PLAIN)]
+    n_f_name: str | None = Field(default=None, max_length=100, alias="nFName", pattern=PLAIN)
 
 
 class ChargingDataRequest(Incoming):
-    """ChargingDataRequest (TS 32.291 clause 6.1.6.2.1.1)."""
+    """ChargingDataRequest (TS 32.291 clause 6.1.6.2.1.1): the attributes that the ledger needs."""
 
     subscriber_identifier: SubscriberId | None = None
     nf_consumer_identification: NfIdentification
-    charging_id: Annotated[int, Field(ge=0, le=2**32 - 1)] | None = None
-    invocation_time_stamp: dt.datetime
-    invocation_sequence_number: Annotated[int, Field(ge=0, le=2**31 - 1)]
-    notify_uri: str | None = Field(default=None, max_length=2000, pattern=r"^https?://")
+    charging_id: Uint32 | None = None
+    invocation_time_stamp: Annotated[dt.datetime, AfterValidator(_utc)]
+    invocation_sequence_number: Uint32
+    retransmission_indicator: Annotated[bool, Field(strict=True)] = False
+    notify_uri: NotifyUri | None = None
     multiple_unit_usage: Annotated[list[MultipleUnitUsage], Field(max_length=50)] = []
+
+
+class GrantedUnit(Incoming):
+    total_volume: Amount | None = None
+    time: Uint32 | None = None
+    service_specific_units: Amount | None = None
+
+
+class FinalUnitIndication(Incoming):
+    final_unit_action: Literal["TERMINATE"]
+
+
+class MultipleUnitInformation(Incoming):
+    rating_group: Uint32
+    result_code: Literal["SUCCESS", "QUOTA_LIMIT_REACHED", "END_USER_SERVICE_DENIED", "RATING_FAILED"]
+    granted_unit: GrantedUnit | None = None
+    validity_time: int | None = Field(default=None, description="seconds")
+    volume_quota_threshold: int | None = Field(default=None, description="octets")
+    time_quota_threshold: int | None = Field(default=None, description="seconds")
+    unit_quota_threshold: int | None = None
+    final_unit_indication: FinalUnitIndication | None = None
+
+
+class ChargingDataResponse(Incoming):
+    """ChargingDataResponse (TS 32.291 clause 6.1.6.2.1.2). Written by the ledger's function `charge`, kept to the letter."""
+
+    invocation_time_stamp: dt.datetime
+    invocation_sequence_number: Uint32
+    multiple_unit_information: list[MultipleUnitInformation]
+
+
+class InvalidParam(Incoming):
+    param: str
+    reason: str | None = None
+
+
+class ProblemDetails(Incoming):
+    """RFC 9457 with TS 29.571 clause 5.2.4.1's `cause` and `invalidParams`."""
+
+    status: int
+    title: str
+    cause: str | None = None
+    detail: str | None = None
+    invalid_params: list[InvalidParam] | None = None
 
 
 def _zone(value: str) -> str:
@@ -79,19 +161,19 @@ class AccountPut(Closed):
     subscriber_ids: Annotated[list[SubscriberId], Field(min_length=1, max_length=20)]
     currency: Annotated[str, Field(pattern="^[A-Z]{3}$")]
     timezone: Annotated[str, AfterValidator(_zone)] = "UTC"
-    status: Literal["active", "suspended", "terminated"] = "active"
+    status: Status = "active"
 
 
 class AccountPatch(Closed):
-    status: Literal["active", "suspended", "terminated"]
+    status: Status
 
 
 class BucketGrant(Closed):
     unit: Unit
     amount: Positive
-    valid_until: dt.datetime | None = None
-    priority: Annotated[int, Field(ge=0, le=1000)] = 10
-    source: Annotated[str, Field(min_length=1, max_length=100)]
+    valid_until: AwareDatetime | None = None
+    priority: Annotated[int, Field(ge=0, le=1000, strict=True)] = 10
+    source: Annotated[str, Field(min_length=1, max_length=100, pattern=PLAIN)]
 
 
 class Grant(Closed):

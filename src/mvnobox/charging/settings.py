@@ -4,20 +4,37 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from mvnobox.charging.diameter.settings import DiameterSettings
 from mvnobox.charging.schemas import Unit
 from mvnobox.service.settings import Settings
 
 
 class Quota(Settings):
-    """How much one charging request reserves where it asks for no amount, and at most."""
+    """How much one charging request reserves where it asks for no amount, and at most: octets, seconds, …"""
 
     octets: int = Field(default=5_000_000, gt=0, le=10**12)
+    seconds: int = Field(default=600, gt=0, le=10**7)
+    messages: int = Field(default=1, gt=0, le=10**6)
+    minor: int = Field(default=100, gt=0, le=10**9)
+
+    def of(self, unit: Unit) -> int:
+        """The slice of a unit."""
+        return int(getattr(self, unit))
 
 
 class OcsSettings(Settings):
     listen: str = "0.0.0.0:8080"
     quota: Quota = Quota()
-    validity_seconds: int = Field(default=3600, ge=10, le=86_400)
+    validity_seconds: int = Field(default=3600, ge=10, le=86_400, description="a quota has to be renewed within")
+    grace_seconds: int = Field(default=60, ge=0, le=3600, description="and what it holds is given back so much later")
     quota_threshold_percent: int = Field(default=20, ge=0, le=90)
-    session_seconds: int = Field(default=86_400, ge=60, description="a session without a sign of life is closed after")
+    session_seconds: int = Field(
+        default=86_400, ge=60, le=10**8, description="a session that holds no quota and stays quiet is closed after"
+    )
+    replies_kept_seconds: int = Field(
+        default=604_800, ge=3600, le=10**8, description="an ended session's replies are forgotten after"
+    )
     rating_groups: dict[int, Unit] = Field(default={1: "octets"})
+    database_connections: int = Field(default=8, ge=2, le=50)
+    diameter: DiameterSettings | None = Field(default=None, description="Gy and Ro; absent: not served")
+    requests_at_once: int = Field(default=256, ge=1, le=10_000, description="more are answered 503 NF_CONGESTION")

@@ -1,0 +1,221 @@
+"""The OCS on Diameter Gy beside CGRateS, in one run: the same client, the same machine, both durable.
+
+`python bench/ocs.py [--seconds 10] [--rounds 3] [--outstanding 16] [--accounts 1000,1000000] [--no-peer]`
+
+Needs Go, redis-server and PostgreSQL's programs; builds CGRateS and the client once. A closed loop keeps so many
+requests under way: initial, update and terminate of a session in turn. Rounds of both systems alternate. Then 10 % of the
+updates and terminates come twice, then the OCS is killed in the middle; each time what was charged is compared with what
+was used. Run by `./mvno bench ocs --json`; progress goes to standard error, one JSON document to standard output.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(Path(__file__).resolve().parent / "ocs"), str(ROOT / "src")]
+
+from cgrates import Cgrates  # noqa: E402
+from common import Unfit, build  # noqa: E402
+from ours import Ours  # noqa: E402
+
+MIB = 1 << 20
+
+
+def say(words: str) -> None:
+    print(words, file=sys.stderr, flush=True)
+
+
+def figure(value: float, unit: str, target: float | None = None, most: bool = False) -> dict[str, Any]:
+    """One figure; `most`: the target must not be passed, else it has to be reached."""
+    met = None if target is None else (value <= target if most else value >= target)
+    rounded = round(value, 2)
+    return {"value": rounded, "unit": unit, "target": None if target is None else round(target, 2), "met": met}
+
+
+class Driver:
+    """Runs the client."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.client, self.options = build("client", ".", "gy-client"), options
+
+    def _command(self, system: Any, seconds: float, *more: str, port: int | None = None) -> list[str]:
+        return [
+            str(self.client), "-address", f"127.0.0.1:{port or system.port}", "-accounts", str(system.accounts),
+            "-outstanding", str(self.options.outstanding), "-seconds", str(seconds), *more,
+        ]  # fmt: skip
+
+    def run(self, system: Any, seconds: float, *more: str, port: int | None = None) -> dict[str, Any]:
+        """One round; what the client found. Raises Unfit if it did not finish."""
+        done = subprocess.run(self._command(system, seconds, *more, port=port), stdout=subprocess.PIPE, check=False)
+        if done.returncode != 0:
+            raise Unfit(f"the client ended with exit code {done.returncode} against {system.name}")
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
+    def pair(self, system: Any, seconds: float) -> float:
+        """Requests a second of two clients, each at a replica of its own, half of the requests each."""
+        half = str(self.options.outstanding // 2)
+        ran = [
+            subprocess.Popen(
+                self._command(system, seconds, "-outstanding", half, "-host", host, port=port), stdout=subprocess.PIPE
+            )
+            for port, host in zip(system.ports, ("pgw.bench", "pgw2.bench"), strict=True)
+        ]
+        return sum(json.loads(one.communicate()[0])["rate"] for one in ran)
+
+    def killed(self, system: Any, seconds: float) -> dict[str, Any]:
+        """A round in whose middle the OCS is killed with signal 9 and started again."""
+        timer = threading.Timer(seconds / 2, system.kill)
+        timer.start()
+        try:
+            return self.run(system, seconds)
+        finally:
+            timer.join()
+
+
+def rounds(driver: Driver, systems: list[Any], options: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """Medians of alternating rounds a system."""
+    found: dict[str, list[dict[str, Any]]] = {system.name: [] for system in systems}
+    for system in systems:
+        driver.run(system, min(3, options.seconds))
+    for number in range(options.rounds):
+        for system in systems:
+            one = driver.run(system, options.seconds)
+            found[system.name].append(one)
+            refused = {code: count for code, count in one["results"].items() if code != "2001"}
+            say(
+                f"round {number + 1}, {system.name}: {one['rate']:.0f} requests/s, p50 {one['p50']:.1f} ms,"
+                f" p99 {one['p99']:.1f} ms{f', {refused}' if refused else ''}"
+            )
+    return {
+        name: {key: statistics.median(one[key] for one in ones) for key in ("rate", "p50", "p99")}
+        for name, ones in found.items()
+    }
+
+
+def trouble(driver: Driver, system: Any, options: argparse.Namespace) -> dict[str, int]:
+    """Octets that were charged beyond what was used (below: minus), under duplicates and under a kill."""
+    off = {}
+    for name, run in (
+        ("10 % duplicates", lambda: driver.run(system, options.seconds, "-duplicates", "0.1")),
+        ("kill -9", lambda: driver.killed(system, options.seconds)),
+    ):
+        before = system.charged()
+        one = run()
+        charged = system.charged() - before
+        off[name] = charged - one["used"]
+        say(
+            f"{name}, {system.name}: used {one['used'] / MIB:.0f} MiB, charged {charged / MIB:.0f} MiB, difference"
+            f" {off[name] / MIB:+.2f} MiB; {one['duplicates']} duplicates, {one['lost']} requests sent again,"
+            f" results {one['results']}"
+        )
+    return off
+
+
+def sizes(driver: Driver, ours: Ours, options: argparse.Namespace, rate: float) -> dict[str, Any]:
+    """The cost of a request with many accounts against that with few, and on one account that all share."""
+    figures = {}
+    family = driver.run(ours, options.seconds, "-accounts", "1")
+    say(f"one shared account: {family['rate']:.0f} requests/s, p99 {family['p99']:.1f} ms")
+    figures["one account shared by all: requests"] = figure(family["rate"], "1/s")
+    figures["one account shared by all: p99"] = figure(family["p99"], "ms")
+    for accounts in options.accounts[1:]:
+        say(f"filling {accounts} accounts")
+        ours.fill(accounts)
+        driver.run(ours, min(3, options.seconds))
+        few = driver.run(ours, options.seconds, "-accounts", str(options.accounts[0]))
+        many = driver.run(ours, options.seconds)
+        again = driver.run(ours, options.seconds, "-accounts", str(options.accounts[0]))
+        cost = (few["rate"] + again["rate"]) / 2 / many["rate"]
+        say(f"{accounts} accounts: {many['rate']:.0f} requests/s; cost {cost:.2f} of that with {options.accounts[0]}")
+        figures[f"{accounts} accounts: requests"] = figure(many["rate"], "1/s")
+        figures[f"cost of a request, {accounts} accounts to {options.accounts[0]}"] = figure(cost, "ratio", 1.2, True)
+    return figures
+
+
+def bench(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    driver = Driver(options)
+    accounts = options.accounts[0]
+    systems: list[Any] = []
+    figures: dict[str, Any] = {}
+    peer: dict[str, Any] | None = None
+    ratio = None
+    try:
+        ours = Ours(folder / "ours", accounts)
+        systems.append(ours)
+        if options.peer:
+            systems.append(Cgrates(folder / "cgrates", accounts))
+        medians = rounds(driver, systems, options)
+        mine = medians[Ours.name]
+        theirs = medians.get(Cgrates.name)
+        if theirs is not None:
+            ratio = round(mine["rate"] / theirs["rate"], 3)
+            off = trouble(driver, systems[1], options)
+            peer = {
+                "name": Cgrates.name,
+                "requests": figure(theirs["rate"], "1/s"),
+                "p50": figure(theirs["p50"], "ms"),
+                "p99": figure(theirs["p99"], "ms"),
+                **{f"{name}: charged minus used": figure(value, "octets") for name, value in off.items()},
+            }
+            systems.pop().stop()
+        figures["requests"] = figure(mine["rate"], "1/s", theirs and theirs["rate"])
+        figures["p50"] = figure(mine["p50"], "ms")
+        figures["p99"] = figure(mine["p99"], "ms", theirs and theirs["p99"], most=True)
+        for name, value in trouble(driver, ours, options).items():
+            figures[f"{name}: charged minus used"] = figure(abs(value), "octets", 0, most=True)
+        figures |= sizes(driver, ours, options, mine["rate"])
+        said = ours.check()
+        say(f"ledger check: {said}")
+        figures["ledger check: differences"] = figure(int(said.split()[0]), "", 0, most=True)
+        systems.pop().stop()
+        two = Ours(folder / "two", accounts, replicas=2)
+        systems.append(two)
+        pairs = []
+        driver.run(two, min(3, options.seconds))
+        for _ in range(options.rounds):
+            one, both = driver.run(two, options.seconds)["rate"], driver.pair(two, options.seconds)
+            say(f"one replica {one:.0f} requests/s, two {both:.0f}")
+            pairs.append(both / one)
+        figures["two replicas to one"] = figure(statistics.median(pairs), "ratio", 1.0)
+        return {"figures": figures, "peer": peer, "ratio": ratio}
+    finally:
+        for system in systems:
+            system.stop()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=10)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--outstanding", type=int, default=16)
+    parser.add_argument("--accounts", type=lambda text: [int(n) for n in text.split(",")], default=[1000, 1_000_000])
+    parser.add_argument("--no-peer", dest="peer", action="store_false", help="ours alone")
+    parser.add_argument("--json", action="store_true", help="accepted: the output is JSON anyway")
+    options = parser.parse_args()
+    # Not /tmp, which may be memory: both systems have to write through to a disk.
+    with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_DIR", "/var/tmp")) as folder:
+        Path(folder).chmod(0o755)
+        try:
+            found = bench(options, Path(folder))
+        except Unfit as error:
+            say(f"this cannot run here: {error}")
+            return 3
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    print(json.dumps({"bench": "ocs", "machine": machine, **found}))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,3 @@
+module mvnobox/bench/client
+
+go 1.22

@@ -1,0 +1,112 @@
+package main
+
+import (
+	"bufio"
+	"encoding/binary"
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+var errGone = errors.New("the connection is gone")
+
+// link is one Diameter connection; answers find their requests by the hop-by-hop identifier.
+type link struct {
+	conn    net.Conn
+	write   sync.Mutex
+	lock    sync.Mutex
+	waiting map[uint32]chan []byte
+	hops    atomic.Uint32
+}
+
+// dial connects and exchanges capabilities.
+func dial(o *options) (*link, error) {
+	conn, err := net.DialTimeout("tcp", o.address, 2*time.Second)
+	if err != nil {
+		return nil, err
+	}
+	l := &link{conn: conn, waiting: map[uint32]chan []byte{}}
+	go l.read()
+	body := avp(nil, 264, []byte(o.host))
+	body = avp(body, 296, []byte(o.realm))
+	body = avp(body, 257, []byte{0, 1, 127, 0, 0, 1})
+	body = avp32(body, 266, 0)
+	body = avp(body, 269, []byte("bench"))
+	body = avp32(body, 258, appCreditControl)
+	answer, err := l.ask(flagRequest, cmdCapabilities, 0, 1, body)
+	if err == nil && number(find(answer[20:], 268)) != 2001 {
+		err = errors.New("the capabilities were refused")
+	}
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return l, nil
+}
+
+// ask sends a request and waits for its answer, or for the end of the connection.
+func (l *link) ask(flags byte, command, application, end uint32, body []byte) ([]byte, error) {
+	hop := l.hops.Add(1)
+	answer := make(chan []byte, 1)
+	l.lock.Lock()
+	if l.waiting == nil {
+		l.lock.Unlock()
+		return nil, errGone
+	}
+	l.waiting[hop] = answer
+	l.lock.Unlock()
+	l.write.Lock()
+	_, err := l.conn.Write(message(flags, command, application, hop, end, body))
+	l.write.Unlock()
+	if err != nil {
+		l.conn.Close()
+	}
+	got, ok := <-answer
+	if !ok {
+		return nil, errGone
+	}
+	return got, nil
+}
+
+func (l *link) read() {
+	defer func() {
+		l.conn.Close()
+		l.lock.Lock()
+		for _, answer := range l.waiting {
+			close(answer)
+		}
+		l.waiting = nil
+		l.lock.Unlock()
+	}()
+	in := bufio.NewReaderSize(l.conn, 1<<18)
+	for {
+		head, err := in.Peek(4)
+		if err != nil {
+			return
+		}
+		m := make([]byte, binary.BigEndian.Uint32(head)&0xFFFFFF)
+		if _, err := io.ReadFull(in, m); err != nil || len(m) < 20 {
+			return
+		}
+		hop := binary.BigEndian.Uint32(m[12:])
+		command := binary.BigEndian.Uint32(m[4:]) & 0xFFFFFF
+		if m[4]&flagRequest != 0 {
+			if command == cmdWatchdog || command == cmdDisconnect {
+				l.write.Lock()
+				l.conn.Write(message(0, command, 0, hop, binary.BigEndian.Uint32(m[16:]), avp32(nil, 268, 2001)))
+				l.write.Unlock()
+			}
+			continue
+		}
+		l.lock.Lock()
+		answer := l.waiting[hop]
+		delete(l.waiting, hop)
+		l.lock.Unlock()
+		if answer != nil {
+			answer <- m
+		}
+	}
+}

@@ -1,0 +1,127 @@
+"""The ledger's account side: accounts, grants, balances, usage. Amounts are integers in a bucket's unit."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+import asyncpg
+
+from mvnobox.charging.problems import Problem
+from mvnobox.charging.schemas import AccountPut, Grant, Status
+
+
+class Accounts:
+    """Queries over a pool. An account of another brand does not exist for the caller: None, as for one that was never."""
+
+    def __init__(self, pool: asyncpg.Pool) -> None:
+        self._pool = pool
+
+    async def put(self, brand: str, account_id: str, body: AccountPut) -> tuple[dict[str, Any], bool]:
+        """Make or replace an account; (account, whether it is new). Raises Problem 409."""
+        async with self._pool.acquire() as connection, connection.transaction():
+            row = await connection.fetchrow(
+                """INSERT INTO account (brand, account_id, currency, timezone, status) VALUES ($1, $2, $3, $4, $5)
+                   ON CONFLICT (brand, account_id) DO UPDATE SET timezone = excluded.timezone
+                   RETURNING aid, xmax = 0 AS new, currency""",
+                brand, account_id, body.currency, body.timezone, body.status,
+            )  # fmt: skip
+            assert row is not None  # an upsert always returns its row
+            if row["currency"] != body.currency:
+                raise Problem(409, None, f"the account is kept in {row['currency']}")
+            await connection.execute("SELECT set_status($1, $2)", row["aid"], body.status)
+            # In one order, so that two accounts that want the same identifiers do not wait for each other.
+            for subscriber in sorted(set(body.subscriber_ids)):
+                owner = await connection.fetchval(
+                    """INSERT INTO subscriber (subscriber_id, aid) VALUES ($1, $2)
+                       ON CONFLICT (subscriber_id) DO UPDATE SET aid = subscriber.aid RETURNING aid""",
+                    subscriber, row["aid"],
+                )  # fmt: skip
+                if owner != row["aid"]:
+                    raise Problem(409, None, "a subscriber identifier belongs to another account")
+            await connection.execute(
+                "DELETE FROM subscriber WHERE aid = $1 AND subscriber_id <> ALL($2)", row["aid"], body.subscriber_ids
+            )
+        return {"accountId": account_id, **body.model_dump(by_alias=True)}, row["new"]
+
+    async def set_status(self, brand: str, account_id: str, status: Status) -> bool:
+        """Change an account's status and tell its sessions; False for an unknown account."""
+        async with self._pool.acquire() as connection, connection.transaction():
+            aid = await connection.fetchval(
+                "SELECT aid FROM account WHERE brand = $1 AND account_id = $2 FOR NO KEY UPDATE", brand, account_id
+            )
+            if aid is None:
+                return False
+            await connection.execute("SELECT set_status($1, $2)", aid, status)
+            return True
+
+    async def grant(self, brand: str, account_id: str, grant: Grant) -> dict[str, Any] | None:
+        """Add buckets, once a request identifier; None for an unknown account. Raises Problem 409."""
+        buckets = [bucket.model_dump(mode="json", by_alias=True) for bucket in grant.buckets]
+        digest = hashlib.sha256(json.dumps(buckets, sort_keys=True).encode()).hexdigest()
+        made = await self._pool.fetchval(
+            "SELECT grant_buckets($1, $2, $3, $4, $5)", brand, account_id, grant.request_id, digest, json.dumps(buckets)
+        )
+        if made is None:
+            return None
+        answer = json.loads(made)
+        if answer["conflict"]:
+            raise Problem(409, None, "this requestId came before with another content")
+        return {"requestId": str(grant.request_id), "buckets": answer["buckets"]}
+
+    async def balances(self, brand: str, account_id: str) -> dict[str, Any] | None:
+        """Buckets and totals a unit; `available` is what can be used now: what has lapsed or will lapse is not."""
+        account = await self._pool.fetchrow(
+            "SELECT aid, status FROM account WHERE brand = $1 AND account_id = $2", brand, account_id
+        )
+        if account is None:
+            return None
+        # `expired` counts what the sweeper has not booked as lapsed yet, too: granted = used + held + available + expired.
+        rows = await self._pool.fetch(
+            """SELECT id, unit, granted, used, held,
+                      CASE WHEN valid_until <= now() THEN 0 ELSE granted - used - held - lapsed END AS available,
+                      CASE WHEN valid_until <= now() THEN granted - used - held ELSE lapsed END AS expired,
+                      valid_until AS "validUntil", priority, source
+               FROM bucket WHERE aid = $1 ORDER BY priority, valid_until NULLS LAST, id""",
+            account["aid"],
+        )
+        totals: dict[str, dict[str, int]] = {}
+        for row in rows:
+            total = totals.setdefault(
+                row["unit"], dict.fromkeys(("granted", "used", "held", "available", "expired"), 0)
+            )
+            for key in total:
+                total[key] += row[key]
+        return {
+            "accountId": account_id,
+            "status": account["status"],
+            "buckets": [dict(row) for row in rows],
+            "totals": totals,
+        }
+
+    async def usage(self, brand: str, account_id: str) -> dict[str, Any] | None:
+        """The newest hundred sessions, a row a unit, and all use by unit, with what no balance paid for."""
+        aid = await self._pool.fetchval(
+            "SELECT aid FROM account WHERE brand = $1 AND account_id = $2", brand, account_id
+        )
+        if aid is None:
+            return None
+        sessions = await self._pool.fetch(
+            """SELECT ref::text AS "chargingDataRef", subscriber_id AS "subscriberId", started_at AS "startedAt",
+                      ended_at AS "endedAt", coalesce(u.key, 'octets') AS unit, coalesce(u.value::bigint, 0) AS used, denied
+               FROM (SELECT * FROM session WHERE aid = $1 ORDER BY started_at DESC LIMIT 100) s
+               LEFT JOIN LATERAL jsonb_each_text(used) u ON true ORDER BY started_at DESC, unit""",
+            aid,
+        )
+        sums = await self._pool.fetch(
+            """SELECT unit, sum(amount)::numeric(20)::text AS amount FROM (
+                   SELECT unit, used AS amount FROM bucket WHERE aid = $1 AND used > 0
+                   UNION ALL SELECT unit, amount FROM entry WHERE aid = $1 AND debit = 'overrun') t GROUP BY unit""",
+            aid,
+        )
+        return {
+            "accountId": account_id,
+            "sessions": [dict(row) for row in sessions],
+            "totals": {row["unit"]: int(row["amount"]) for row in sums},
+        }

@@ -1,0 +1,32 @@
+"""Where a session's notifications go: an address that names the peer, the client and the session."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+from urllib.parse import quote, unquote, unquote_to_bytes, urlsplit
+
+SCHEME = "aaa"
+
+
+class Target(NamedTuple):
+    """The connected peer, the client behind it (often the same) and its session."""
+
+    peer: str
+    host: str
+    realm: str
+    session_id: bytes
+
+
+def notify_uri(peer: str, host: str, realm: str, session_id: bytes) -> str:
+    """`aaa://PEER?host=…&realm=…&session=…`"""
+    return f"{SCHEME}://{quote(peer)}?host={quote(host)}&realm={quote(realm)}&session={quote(session_id, safe='')}"
+
+
+def read_uri(uri: str) -> Target:
+    """The target of such an address. Raises ValueError."""
+    found = urlsplit(uri)
+    query = {name: unquote_to_bytes(value) for name, _, value in (one.partition("=") for one in found.query.split("&"))}
+    try:
+        return Target(unquote(found.netloc), query["host"].decode(), query["realm"].decode(), query["session"])
+    except KeyError as error:
+        raise ValueError(f"{uri!r} does not name a {error.args[0]}") from None
