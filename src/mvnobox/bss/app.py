@@ -9,17 +9,19 @@ import logging
 import uuid
 from typing import Annotated, Any
 
+import asyncpg
 from fastapi import Depends, FastAPI, Header, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
-from pydantic import Field
+from fastapi.responses import StreamingResponse
 from starlette.exceptions import HTTPException
 
-from mvnobox.bss import balances, catalog, orders, parties, portal, sims, subscriptions
+from mvnobox.bss import balances, bulk, catalog, events, listing, orders, parties, portal, sims, subscriptions
 from mvnobox.bss.context import Context, TmfError
+from mvnobox.bss.guard import Guard
+from mvnobox.bss.incoming import BatchPut, OrderCreate, StatusPatch, TopupCreate
 from mvnobox.service.web import health_routes
 
 log = logging.getLogger(__name__)
-LARGEST_BODY = 65_536
 
 
 def document(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
@@ -35,7 +37,8 @@ def _plain(value: Any) -> str:
 
 
 def _error(error: TmfError) -> Response:
-    return document(error.body(), error.status)
+    headers = {"WWW-Authenticate": 'Bearer realm="operator"'} if error.status == 401 else None
+    return document(error.body(), error.status, headers)
 
 
 def _is_operator(request: Request, authorization: str) -> bool:
@@ -50,28 +53,14 @@ async def operator_only(request: Request, authorization: Annotated[str, Header()
         raise TmfError(401, "the operator's bearer token is needed")
 
 
-Offset = Annotated[int, Query(ge=0, le=10**9)]
-Limit = Annotated[int, Query(ge=1, le=1000)]
-
-
-class StatusPatch(orders.Incoming):
-    status: str = Field(pattern="^(active|suspended|terminated)$")
-
-
-class TopupCreate(orders.Incoming):
-    """TopupBalance_Create (TMF654); `id` makes it repeatable."""
-
-    id: uuid.UUID | None = None
-    product: orders.Reference
-    product_offering: orders.Reference
-
-
-def _page(items: list[dict[str, Any]], total: int, fields: str | None) -> Response:
-    if fields:
-        wanted = {"id", "href", *fields.split(",")}
-        items = [{key: value for key, value in item.items() if key in wanted} for item in items]
+def _page(items: list[dict[str, Any]], total: int, wanted: listing.Wish) -> Response:
+    items = [listing.some_fields(item, wanted.fields) for item in items]
     headers = {"X-Total-Count": str(total), "X-Result-Count": str(len(items))}
     return document(items, 206 if len(items) < total else 200, headers)
+
+
+def _one(request: Request, item: dict[str, Any]) -> Response:
+    return document(listing.some_fields(item, listing.chosen(request.query_params)))
 
 
 def make_app(context: Context) -> FastAPI:
@@ -79,15 +68,7 @@ def make_app(context: Context) -> FastAPI:
     app = FastAPI(title=f"{context.brand.display_name} BSS", version="1", docs_url=None, redoc_url=None)
     app.state.context = context
     operator = [Depends(operator_only)]
-
-    @app.middleware("http")
-    async def bounded(request: Request, call_next: Any) -> Response:
-        length = request.headers.get("content-length", "0")
-        if not length.isdigit() or int(length) > LARGEST_BODY:
-            return _error(TmfError(413, f"a body has at most {LARGEST_BODY} octets"))
-        response: Response = await call_next(request)
-        response.headers.setdefault("X-Content-Type-Options", "nosniff")
-        return response
+    app.add_middleware(Guard, https=context.public_url.startswith("https:"))
 
     @app.exception_handler(TmfError)
     async def said(request: Request, error: TmfError) -> Response:
@@ -100,7 +81,14 @@ def make_app(context: Context) -> FastAPI:
 
     @app.exception_handler(HTTPException)
     async def refused(request: Request, error: HTTPException) -> Response:
-        return _error(TmfError(error.status_code, str(error.detail)))
+        said = _error(TmfError(error.status_code, str(error.detail)))
+        said.headers.update(error.headers or {})
+        return said
+
+    @app.exception_handler(asyncpg.DataError)
+    @app.exception_handler(UnicodeError)
+    async def unfit(request: Request, error: Exception) -> Response:
+        return _error(TmfError(400, "the request has a value that cannot be stored", "leave out control characters"))
 
     @app.exception_handler(Exception)
     async def broken(request: Request, error: Exception) -> Response:
@@ -111,45 +99,46 @@ def make_app(context: Context) -> FastAPI:
         return portal.choose_locale(context.brand, request.headers.get("accept-language", ""))
 
     @app.get(catalog.BASE)
-    async def get_offerings(
-        request: Request, fields: str | None = None, offset: Offset = 0, limit: Limit = 100
-    ) -> Response:
+    async def get_offerings(request: Request) -> Response:
         """TMF620: what is for sale."""
-        found = catalog.offerings(context, locale_of(request))
-        return _page(found[offset : offset + limit], len(found), fields)
+        wanted = listing.wish(request.query_params, catalog.ATTRIBUTES, "lang")
+        found = catalog.matching(catalog.offerings(context, locale_of(request)), wanted.filters)
+        return _page(found[wanted.offset : wanted.offset + wanted.limit], len(found), wanted)
 
     @app.get(catalog.BASE + "/{identity}")
     async def get_offering(identity: str, request: Request) -> Response:
         """TMF620: one offer."""
-        return document(catalog.offering(context, identity, locale_of(request)))
+        return _one(request, catalog.offering(context, identity, locale_of(request)))
 
     @app.post(orders.BASE, dependencies=operator)
-    async def post_order(body: orders.OrderCreate) -> Response:
-        """TMF622: place an order."""
-        made, new = await orders.place(context, body, operator=True)
+    async def post_order(
+        body: OrderCreate, idempotency_key: Annotated[str | None, Header(min_length=1, max_length=100)] = None
+    ) -> Response:
+        """TMF622: place an order. A repeated externalId or Idempotency-Key gives the first order."""
+        made, new = await orders.place(context, body, operator=True, key=idempotency_key)
         return document(made, 201 if new else 200, {"Location": made["href"]})
 
     @app.get(orders.BASE, dependencies=operator)
-    async def get_orders(
-        state: str | None = None, fields: str | None = None, offset: Offset = 0, limit: Limit = 100
-    ) -> Response:
+    async def get_orders(request: Request) -> Response:
         """TMF622: orders."""
-        return _page(*await orders.listing(context, offset, limit, state), fields)
+        wanted = listing.wish(request.query_params, orders.ATTRIBUTES)
+        return _page(*await orders.page(context, wanted), wanted)
 
     @app.get(orders.BASE + "/{identity}", dependencies=operator)
-    async def get_order(identity: uuid.UUID) -> Response:
+    async def get_order(identity: uuid.UUID, request: Request) -> Response:
         """TMF622: one order."""
-        return document(await orders.read(context, identity))
+        return _one(request, await orders.read(context, identity))
 
     @app.get(parties.BASE, dependencies=operator)
-    async def get_parties(fields: str | None = None, offset: Offset = 0, limit: Limit = 100) -> Response:
+    async def get_parties(request: Request) -> Response:
         """TMF632: customers."""
-        return _page(*await parties.listing(context, offset, limit), fields)
+        wanted = listing.wish(request.query_params, parties.ATTRIBUTES)
+        return _page(*await parties.page(context, wanted), wanted)
 
     @app.get(parties.BASE + "/{identity}", dependencies=operator)
-    async def get_party(identity: uuid.UUID) -> Response:
+    async def get_party(identity: uuid.UUID, request: Request) -> Response:
         """TMF632: one customer."""
-        return document(await parties.read(context, identity))
+        return _one(request, await parties.read(context, identity))
 
     @app.post(parties.BASE + "/{identity}/verify", dependencies=operator)
     async def verify_party(identity: uuid.UUID) -> Response:
@@ -158,16 +147,15 @@ def make_app(context: Context) -> FastAPI:
         return document(await parties.read(context, identity))
 
     @app.get(subscriptions.BASE, dependencies=operator)
-    async def get_products(
-        status: str | None = None, fields: str | None = None, offset: Offset = 0, limit: Limit = 100
-    ) -> Response:
+    async def get_products(request: Request) -> Response:
         """TMF637: products."""
-        return _page(*await subscriptions.listing(context, offset, limit, status), fields)
+        wanted = listing.wish(request.query_params, subscriptions.ATTRIBUTES)
+        return _page(*await subscriptions.page(context, wanted), wanted)
 
     @app.get(subscriptions.BASE + "/{identity}", dependencies=operator)
-    async def get_product(identity: uuid.UUID) -> Response:
+    async def get_product(identity: uuid.UUID, request: Request) -> Response:
         """TMF637: one product."""
-        return document(await subscriptions.read(context, identity))
+        return _one(request, await subscriptions.read(context, identity))
 
     @app.patch(subscriptions.BASE + "/{identity}", dependencies=operator)
     async def patch_product(identity: uuid.UUID, body: StatusPatch) -> Response:
@@ -175,9 +163,16 @@ def make_app(context: Context) -> FastAPI:
         return document(await subscriptions.change_status(context, identity, body.status))
 
     @app.get(balances.BASE + "/bucket", dependencies=operator)
-    async def get_buckets(product: Annotated[uuid.UUID, Query(alias="product.id")]) -> Response:
+    async def get_buckets(product: Annotated[uuid.UUID, Query(alias="product.id")], request: Request) -> Response:
         """TMF654: a product's buckets."""
-        return document(await balances.buckets(context, product))
+        wanted = listing.wish(request.query_params, frozenset(), "product.id")
+        found = await balances.buckets(context, product)
+        return _page(found[wanted.offset : wanted.offset + wanted.limit], len(found), wanted)
+
+    @app.get(balances.BASE + "/bucket/{identity}", dependencies=operator)
+    async def get_bucket(identity: str, request: Request) -> Response:
+        """TMF654: one bucket."""
+        return _one(request, await balances.bucket(context, identity))
 
     @app.get(balances.BASE + "/accumulatedBalance", dependencies=operator)
     async def get_accumulated(product: Annotated[uuid.UUID, Query(alias="product.id")]) -> Response:
@@ -191,8 +186,36 @@ def make_app(context: Context) -> FastAPI:
             product = uuid.UUID(body.product.id)
         except ValueError:
             raise TmfError(404, "there is no such product") from None
-        made, new = await balances.top_up(context, product, body.product_offering.id, body.id or uuid.uuid4())
+        offer, request = body.product_offering.id, body.id or uuid.uuid4()
+        made, new = await balances.top_up(context, product, offer, request, body.amount)
         return document(made, 201 if new else 200, {"Location": made["href"]})
+
+    @app.get(balances.BASE + "/topupBalance/{identity}", dependencies=operator)
+    async def get_topup(identity: uuid.UUID, request: Request) -> Response:
+        """TMF654: one top-up."""
+        return _one(request, await balances.topup(context, identity))
+
+    @app.get(events.BASE, dependencies=operator)
+    async def get_events(limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> Response:
+        """What happened to subscribers and nobody has taken yet, oldest first."""
+        return document(await events.waiting(context, limit))
+
+    @app.delete(events.BASE + "/{identity}", dependencies=operator)
+    async def delete_event(identity: uuid.UUID) -> Response:
+        """The core has acted on an event."""
+        await events.take(context, identity)
+        return Response(status_code=204)
+
+    @app.put(bulk.BASE + "/{identity}", dependencies=operator)
+    async def put_batch(identity: str, body: BatchPut) -> Response:
+        """Make a batch of lines, or go on with it; streams a line of JSON for each."""
+        await bulk.begin(context, identity, body.plan, body.count, identity_verified=body.identity_verified)
+        return StreamingResponse(bulk.json_lines(context, identity), media_type="application/x-ndjson")
+
+    @app.get(bulk.BASE + "/{identity}", dependencies=operator)
+    async def get_batch(identity: str) -> Response:
+        """How far a batch is."""
+        return document(await bulk.read(context, identity))
 
     @app.get("/sim-inventory/v1/sim/{iccid}", dependencies=operator)
     async def get_sim(iccid: str) -> Response:

@@ -10,6 +10,7 @@ from mvnobox.bss.context import Context, TmfError
 from mvnobox.spec import Allowances, BrandSpec, Plan, TopUp
 
 BASE = "/tmf-api/productCatalogManagement/v4/productOffering"
+ATTRIBUTES = frozenset({"id", "name", "lifecycleStatus", "isSellable", "category.name"})
 _PERIOD = re.compile(r"^P(\d+)([DWM])$")
 # What stands for "unlimited" in the ledger: more than a line can carry in a period (10 PB, 10,000 years of calls).
 UNLIMITED = {"octets": 10**16, "seconds": 3 * 10**11, "messages": 10**9}
@@ -124,3 +125,15 @@ def offering(context: Context, identity: str, locale: str) -> dict[str, Any]:
         if document["id"] == identity:
             return document
     raise TmfError(404, f"there is no offer {identity!r}")
+
+
+def matching(found: list[dict[str, Any]], filters: dict[str, list[str]]) -> list[dict[str, Any]]:
+    """The offers whose attributes have one of the wanted values each."""
+
+    def value(document: dict[str, Any], name: str) -> str:
+        if name == "category.name":
+            return str(document["category"][0]["name"])
+        one = document[name]
+        return str(one).lower() if isinstance(one, bool) else str(one)
+
+    return [d for d in found if all(value(d, name) in wanted for name, wanted in filters.items())]

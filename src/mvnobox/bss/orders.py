@@ -1,113 +1,28 @@
-"""TMF622: orders, from acknowledgement to a line that works. An order and all that it makes is one transaction."""
+"""TMF622: orders, from acknowledgement to what they ask for. An order and all that it makes is one transaction."""
 
 from __future__ import annotations
 
-import datetime as dt
 import json
-import logging
 import secrets
 import uuid
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import asyncpg
-from pydantic import BaseModel, ConfigDict, Field
-from pydantic.alias_generators import to_camel
 
-from mvnobox.bss import catalog, outbox, sims
+from mvnobox.bss import catalog, fulfilment, lifecycle, listing
 from mvnobox.bss.context import Context, TmfError
-from mvnobox.spec import BrandSpec, Plan
+from mvnobox.bss.incoming import OrderCreate, OrderItem, RelatedParty
+from mvnobox.spec import Plan
 
-log = logging.getLogger(__name__)
 BASE = "/tmf-api/productOrderingManagement/v4/productOrder"
-Name = Annotated[str, Field(min_length=1, max_length=100)]
-
-
-class Incoming(BaseModel):
-    model_config = ConfigDict(extra="ignore", alias_generator=to_camel, populate_by_name=True)
-
-
-class Identification(Incoming):
-    identification_type: str = Field(min_length=1, max_length=60)
-    identification_id: str = Field(min_length=1, max_length=60)
-    issuing_authority: str | None = Field(default=None, max_length=100)
-
-
-class ContactMedium(Incoming):
-    medium_type: str = Field(max_length=40)
-    characteristic: dict[str, Any] = {}
-
-
-class RelatedParty(Incoming):
-    """A customer inline, or a reference to one (`id`)."""
-
-    id: uuid.UUID | None = None
-    role: str = Field(default="customer", max_length=40)
-    given_name: Name | None = None
-    family_name: Name | None = None
-    preferred_locale: str | None = Field(default=None, max_length=10)
-    contact_medium: Annotated[list[ContactMedium], Field(max_length=5)] = []
-    individual_identification: Annotated[list[Identification], Field(max_length=3)] = []
-
-    @property
-    def email(self) -> str | None:
-        for medium in self.contact_medium:
-            if medium.medium_type == "email":
-                value = str(medium.characteristic.get("emailAddress", ""))[:254]
-                return value or None
-        return None
-
-
-class Reference(Incoming):
-    id: str = Field(min_length=1, max_length=60)
-
-
-class OrderItem(Incoming):
-    id: str = Field(default="1", max_length=20)
-    action: Literal["add"] = "add"
-    quantity: Literal[1] = 1
-    product_offering: Reference
-
-
-class OrderCreate(Incoming):
-    """ProductOrder_Create (TMF622)."""
-
-    external_id: str | None = Field(default=None, min_length=1, max_length=100)
-    product_order_item: Annotated[list[OrderItem], Field(min_length=1, max_length=1)]
-    related_party: Annotated[list[RelatedParty], Field(min_length=1, max_length=1)]
-
-
-# Open5GS's numbers of a bit rate's unit: bit/s, kbit/s, Mbit/s, Gbit/s.
-def _rate(value: int) -> dict[str, int]:
-    for unit, factor in ((3, 10**9), (2, 10**6), (1, 10**3)):
-        if value % factor == 0:
-            return {"value": value // factor, "unit": unit}
-    return {"value": value, "unit": 0}
-
-
-def subscriber_document(brand: BrandSpec, plan: Plan) -> dict[str, Any]:
-    """Open5GS's subscriber document (its database schema, version 1) for a plan, without identity and keys."""
-    network = brand.data_network(plan.dnn)
-    ambr = {"downlink": _rate(network.ambr.downlink), "uplink": _rate(network.ambr.uplink)}
-    session = {
-        "name": network.name,
-        "type": 1,
-        "qos": {"index": 9, "arp": {"priority_level": 8, "pre_emption_capability": 1, "pre_emption_vulnerability": 2}},
-        "ambr": ambr,
-        "pcc_rule": [],
-    }
-    entry: dict[str, Any] = {"sst": brand.slice.sst, "default_indicator": True, "session": [session]}
-    if brand.slice.sd:
-        entry["sd"] = brand.slice.sd
-    return {
-        "schema_version": 1,
-        "ambr": ambr,
-        "slice": [entry],
-        "access_restriction_data": 32,
-        "subscriber_status": 0,
-        "operator_determined_barring": 0,
-        "network_access_mode": 0,
-        "subscribed_rau_tau_timer": 12,
-    }
+ATTRIBUTES = {
+    "id": "o.id",
+    "externalId": "o.external_id",
+    "state": "o.state",
+    "relatedParty.id": "o.party",
+}
+# How an order is kept that was told apart by the Idempotency-Key header and not by an externalId of its own.
+BY_KEY = "idempotency-key:"
 
 
 async def _party(context: Context, connection: Any, party: RelatedParty) -> Any:
@@ -136,83 +51,132 @@ async def _party(context: Context, connection: Any, party: RelatedParty) -> Any:
     )
 
 
-async def place(context: Context, order: OrderCreate, *, operator: bool) -> tuple[dict[str, Any], bool]:
-    """Place an order; (order, whether it is new). A repeated externalId gives the first one. Raises TmfError."""
-    wanted = order.product_order_item[0].product_offering.id
+async def place(
+    context: Context, order: OrderCreate, *, operator: bool, key: str | None = None
+) -> tuple[dict[str, Any], bool]:
+    """Place an order; (order, whether it is new). A repeated externalId, or else key, gives the first one.
+
+    Raises TmfError; where a range is used up the order is kept, failed, with the reason.
+    """
+    item = order.product_order_item[0]
+    name = order.external_id or (BY_KEY + key if key else None)
     try:
-        plan = context.brand.plan(wanted)
+        async with context.pool.acquire() as connection, connection.transaction():
+            known = await _known(connection, name, item)
+            if known is None:
+                made, refused = await (
+                    _add(context, connection, order, name, operator=operator)
+                    if item.action == "add"
+                    else _change(context, connection, item, name)
+                )
+    except asyncpg.UniqueViolationError:
+        # A twin of this order was quicker.
+        if name is None:
+            raise
+        known = await _known(context.pool, name, item)
+        if known is None:
+            raise
+    if known is not None:
+        return await read(context, known), False
+    if refused is not None:
+        refused.reference = f"{BASE}/{made}"
+        raise refused
+    return await read(context, made), True
+
+
+async def _known(connection: Any, name: str | None, item: OrderItem) -> uuid.UUID | None:
+    if name is None:
+        return None
+    row = await connection.fetchrow("SELECT id, action, plan, target FROM product_order WHERE external_id = $1", name)
+    if row is None:
+        return None
+    same = row["action"] == item.action and (
+        row["target"] == item.product.id
+        if item.product is not None
+        else item.product_offering is not None and row["plan"] == item.product_offering.id
+    )
+    if not same:
+        raise TmfError(409, "this externalId came before with another content", "give every order an id of its own")
+    identity: uuid.UUID = row["id"]
+    return identity
+
+
+Placed = tuple[uuid.UUID, TmfError | None]
+
+
+async def _add(context: Context, connection: Any, order: OrderCreate, name: str | None, *, operator: bool) -> Placed:
+    offering = order.product_order_item[0].product_offering
+    assert offering is not None  # the item's own validation
+    try:
+        plan = context.brand.plan(offering.id)
     except KeyError:
-        raise TmfError(400, f"there is no plan {wanted!r}", "see productOffering") from None
-    if not plan.sellable and not operator:
-        raise TmfError(400, f"there is no plan {wanted!r}", "see productOffering")
+        plan = None
+    if plan is None or not (plan.sellable or operator):
+        raise TmfError(400, f"there is no plan {offering.id!r}", "see productOffering")
     party = order.related_party[0]
     if not operator:
         # Only the operator vouches for an identity.
         party = party.model_copy(update={"individual_identification": [], "id": None})
-    try:
-        async with context.pool.acquire() as connection, connection.transaction():
-            if order.external_id is not None:
-                known = await connection.fetchval(
-                    "SELECT id FROM product_order WHERE external_id = $1", order.external_id
-                )
-                if known is not None:
-                    return await read(context, known), False
-            person = await _party(context, connection, party)
-            held = context.brand.pack.identity.required_before_activation and person["verified_at"] is None
-            identity = await connection.fetchval(
-                """INSERT INTO product_order (external_id, party, plan, state, reason, token)
-                   VALUES ($1, $2, $3, $4, $5, $6) RETURNING id""",
-                order.external_id,
-                person["id"],
-                plan.id,
-                "pending" if held else "inProgress",
-                "the customer's identity must be verified before activation" if held else None,
-                secrets.token_urlsafe(24),
-            )
-            if not held:
-                await fulfil(context, connection, identity, person["id"], plan)
-    except asyncpg.UniqueViolationError:
-        # A twin of this order was quicker.
-        if order.external_id is None:
-            raise
-        known = await context.pool.fetchval("SELECT id FROM product_order WHERE external_id = $1", order.external_id)
-        return await read(context, known), False
-    return await read(context, identity), True
-
-
-async def fulfil(context: Context, connection: Any, order: uuid.UUID, party: uuid.UUID, plan: Plan) -> None:
-    """Everything that an order makes, in its transaction: product, SIM, number, directory row, what the OCS has to do."""
-    product: uuid.UUID = await connection.fetchval(
-        "INSERT INTO product (order_id, party, plan, status) VALUES ($1, $2, $3, 'created') RETURNING id",
-        order,
-        party,
+    person = await _party(context, connection, party)
+    held = context.brand.pack.identity.required_before_activation and person["verified_at"] is None
+    identity = await connection.fetchval(
+        """INSERT INTO product_order (external_id, party, plan, state, reason, token)
+           VALUES ($1, $2, $3, $4, $5, $6) RETURNING id""",
+        name,
+        person["id"],
         plan.id,
+        "pending" if held else "inProgress",
+        "the customer's identity must be verified before activation" if held else None,
+        secrets.token_urlsafe(24),
     )
-    sim = await sims.make_sim(context, connection, product)
-    number = await sims.take_number(context, connection, product)
-    await connection.execute("UPDATE product SET msisdn = $2, iccid = $3 WHERE id = $1", product, number, sim["iccid"])
-    await connection.execute(
-        "SELECT directory.put_subscriber($1, $2, $3, $4)",
-        sim["imsi"],
-        [number],
-        sim["sealed"],
-        json.dumps(subscriber_document(context.brand, plan)),
+    return identity, None if held else await _fulfil(context, connection, identity, person["id"], plan)
+
+
+async def _fulfil(
+    context: Context, connection: Any, identity: uuid.UUID, party: uuid.UUID, plan: Plan
+) -> TmfError | None:
+    """Fulfil an order, or note why it failed and leave nothing else of it."""
+    try:
+        async with connection.transaction():
+            await fulfilment.fulfil(context, connection, identity, party, plan)
+    except TmfError as error:
+        await connection.execute(
+            "UPDATE product_order SET state = 'failed', reason = $2 WHERE id = $1",
+            identity,
+            f"{error.reason}: {error.message}",
+        )
+        return error
+    return None
+
+
+async def _change(context: Context, connection: Any, item: OrderItem, name: str | None) -> Placed:
+    """Modify or delete a product. What its state does not allow is an error and leaves no order."""
+    assert item.product is not None  # the item's own validation
+    target = item.product.id
+    row = await lifecycle.locked(connection, target)
+    if row["party"] is None:
+        raise TmfError(409, "this product has no customer yet", "change it through the product inventory")
+    status = "terminated" if item.action == "delete" else item.product.status
+    change = {"simSwap": True} if status is None else {"status": status}
+    identity: uuid.UUID = await connection.fetchval(
+        """INSERT INTO product_order (external_id, party, plan, state, token, action, target, change)
+           VALUES ($1, $2, $3, 'inProgress', $4, $5, $6, $7) RETURNING id""",
+        name,
+        row["party"],
+        row["plan"],
+        secrets.token_urlsafe(24),
+        item.action,
+        target,
+        json.dumps(change),
     )
-    account = {
-        "subscriberIds": [f"imsi-{sim['imsi']}", f"msisdn-{number}"],
-        "currency": context.brand.effective_currency,
-        "timezone": context.brand.effective_timezone,
-        "status": "active",
-    }
-    await outbox.put(connection, product, "PUT", f"/ocs/v1/accounts/{product}", account)
-    until = catalog.period_end(dt.datetime.now(dt.UTC), plan.period)
-    granted = catalog.buckets(plan.allowances, f"plan:{plan.id}", until, 10)
-    effect = {"complete": str(order)}
-    if granted:
-        body = {"requestId": str(uuid.uuid5(product, "plan")), "buckets": granted}
-        await outbox.put(connection, product, "POST", f"/ocs/v1/accounts/{product}/grants", body, effect)
-    else:
-        await outbox.put(connection, product, "PATCH", f"/ocs/v1/accounts/{product}", {"status": "active"}, effect)
+    effect = {"complete": str(identity)}
+    if status is None:
+        await lifecycle.swap_sim(context, connection, target, effect)
+    elif not await lifecycle.move(connection, target, status, effect):
+        await connection.execute(
+            "UPDATE product_order SET state = 'completed', completed_at = now() WHERE id = $1", identity
+        )
+    return identity, None
 
 
 async def verify_identity(context: Context, party: uuid.UUID) -> None:
@@ -229,40 +193,46 @@ async def verify_identity(context: Context, party: uuid.UUID) -> None:
             party,
         )
         for row in rows:
-            await fulfil(context, connection, row["id"], party, context.brand.plan(row["plan"]))
+            await _fulfil(context, connection, row["id"], party, context.brand.plan(row["plan"]))
 
 
-_QUERY = (
-    """SELECT o.*, p.id AS product, p.msisdn, p.iccid FROM product_order o LEFT JOIN product p ON p.order_id = o.id"""
-)
+_QUERY = """SELECT o.*, p.id AS product, p.msisdn, p.iccid, p.status FROM product_order o
+            LEFT JOIN product p ON p.id = coalesce(o.target, (SELECT id FROM product WHERE order_id = o.id))"""
 
 
 def _document(row: Any) -> dict[str, Any]:
     item: dict[str, Any] = {
         "id": "1",
-        "action": "add",
+        "@type": "ProductOrderItem",
+        "action": row["action"],
+        "quantity": 1,
         "state": row["state"],
         "productOffering": {"id": row["plan"], "href": f"{catalog.BASE}/{row['plan']}"},
     }
     if row["product"] is not None:
         item["product"] = {
             "id": str(row["product"]),
+            "href": f"/tmf-api/productInventory/v4/product/{row['product']}",
+            "status": row["status"],
             "productCharacteristic": [
                 {"name": "msisdn", "value": row["msisdn"]},
                 {"name": "iccid", "value": row["iccid"]},
             ],
         }
+    name = row["external_id"]
     document = {
         "id": str(row["id"]),
         "href": f"{BASE}/{row['id']}",
         "@type": "ProductOrder",
-        "externalId": row["external_id"],
         "state": row["state"],
         "orderDate": row["created_at"],
-        "completionDate": row["completed_at"],
         "productOrderItem": [item],
         "relatedParty": [{"id": str(row["party"]), "role": "customer", "@referredType": "Individual"}],
     }
+    if name is not None and not name.startswith(BY_KEY):
+        document["externalId"] = name
+    if row["completed_at"] is not None:
+        document["completionDate"] = row["completed_at"]
     if row["reason"]:
         document["note"] = [{"text": row["reason"]}]
     return document
@@ -276,15 +246,6 @@ async def read(context: Context, identity: uuid.UUID) -> dict[str, Any]:
     return _document(row)
 
 
-async def listing(context: Context, offset: int, limit: int, state: str | None) -> tuple[list[dict[str, Any]], int]:
+async def page(context: Context, wanted: listing.Wish) -> tuple[list[dict[str, Any]], int]:
     """A page of orders, newest first, and how many there are."""
-    total = await context.pool.fetchval(
-        "SELECT count(*) FROM product_order WHERE $1::text IS NULL OR state = $1", state
-    )
-    rows = await context.pool.fetch(
-        f"{_QUERY} WHERE $3::text IS NULL OR o.state = $3 ORDER BY o.created_at DESC OFFSET $1 LIMIT $2",
-        offset,
-        limit,
-        state,
-    )
-    return [_document(row) for row in rows], int(total)
+    return await listing.rows(context, wanted, _QUERY, ATTRIBUTES, "created_at DESC, id", _document)

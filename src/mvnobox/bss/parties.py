@@ -5,9 +5,16 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
+from mvnobox.bss import listing
 from mvnobox.bss.context import Context, TmfError
 
 BASE = "/tmf-api/partyManagement/v4/individual"
+ATTRIBUTES = {
+    "id": "i.id",
+    "givenName": "i.given_name",
+    "familyName": "i.family_name",
+    "status": "CASE WHEN i.verified_at IS NULL THEN 'initialized' ELSE 'validated' END",
+}
 
 
 def _document(row: Any) -> dict[str, Any]:
@@ -33,10 +40,7 @@ async def read(context: Context, identity: uuid.UUID) -> dict[str, Any]:
     return _document(row)
 
 
-async def listing(context: Context, offset: int, limit: int) -> tuple[list[dict[str, Any]], int]:
+async def page(context: Context, wanted: listing.Wish) -> tuple[list[dict[str, Any]], int]:
     """A page of customers, newest first, and how many there are."""
-    total = await context.pool.fetchval("SELECT count(*) FROM individual")
-    rows = await context.pool.fetch(
-        "SELECT * FROM individual ORDER BY created_at DESC OFFSET $1 LIMIT $2", offset, limit
-    )
-    return [_document(row) for row in rows], int(total)
+    select, order = "SELECT i.* FROM individual i", "created_at DESC, id"
+    return await listing.rows(context, wanted, select, ATTRIBUTES, order, _document)

@@ -6,16 +6,19 @@ import io
 import json
 import secrets
 import uuid
+from dataclasses import dataclass
 from typing import Any
 
 import segno
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from mvnobox.bss.context import Context, TmfError
+from mvnobox.bss.context import Context, Exhausted, TmfError
+from mvnobox.spec import BrandSpec
 
-# A number that was given back rests before somebody else gets it.
-NUMBER_REST = "interval '30 days'"
 INDUSTRY = "89"
+# Ranges, as counters and errors name them.
+NUMBERS = "numbers"
+IDENTITIES = "subscriber identities"
 
 
 def luhn_digit(digits: str) -> str:
@@ -46,55 +49,101 @@ def decrypt_keys(key: bytes, iccid: str, data: bytes) -> dict[str, str]:
     return plain
 
 
-async def next_of(connection: Any, name: str, first: int, last: int) -> int:
-    """The next number of a range, without races or gaps; rolled back with its transaction. Raises TmfError."""
+async def next_of(connection: Any, name: str, first: int, last: int, count: int = 1) -> int:
+    """The first of `count` new numbers of a range, without races or gaps; rolled back with its transaction.
+
+    Raises Exhausted.
+    """
+    # A range that was moved upwards goes on at its new beginning.
     value: int = await connection.fetchval(
-        """INSERT INTO counter VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = counter.value + 1
-           RETURNING value""",
+        """INSERT INTO counter AS c VALUES ($1, $2::bigint + $3 - 1)
+           ON CONFLICT (name) DO UPDATE SET value = greatest(c.value, $2::bigint - 1) + $3 RETURNING value""",
         name,
         first,
+        count,
     )
     if value > last:
-        raise TmfError(409, f"the brand's range of {name} is used up", "extend the range in the brand's file")
-    return value
+        raise Exhausted(name)
+    return value - count + 1
 
 
 async def take_number(context: Context, connection: Any, product: uuid.UUID) -> str:
-    """A telephone number (E.164 without +) for a product: one that has rested, else the next new one."""
-    rested: str | None = await connection.fetchval(
-        f"""UPDATE number SET product = $1, released_at = NULL WHERE msisdn = (
-                SELECT msisdn FROM number WHERE released_at < now() - {NUMBER_REST}
-                ORDER BY released_at LIMIT 1 FOR UPDATE SKIP LOCKED) RETURNING msisdn""",
-        product,
-    )
-    if rested is not None:
-        return rested
+    """A telephone number (E.164 without +) for a product: a new one, else one that has rested. Raises Exhausted."""
     numbers = context.brand.number_range
-    number = str(await next_of(connection, "numbers", int(numbers.first), int(numbers.last)))
-    await connection.execute("INSERT INTO number (msisdn, product) VALUES ($1, $2)", number, product)
-    return number
+    try:
+        async with connection.transaction():
+            number = str(await next_of(connection, NUMBERS, int(numbers.first), int(numbers.last)))
+            await connection.execute("INSERT INTO number (msisdn, product) VALUES ($1, $2)", number, product)
+            return number
+    except Exhausted:
+        rested: str | None = await connection.fetchval(
+            """UPDATE number SET product = $1, released_at = NULL WHERE msisdn = (
+                   SELECT msisdn FROM number WHERE released_at <= now() - make_interval(days => $2)
+                   AND length(msisdn) = length($3::text) AND msisdn BETWEEN $3 AND $4::text
+                   ORDER BY released_at LIMIT 1 FOR UPDATE SKIP LOCKED) RETURNING msisdn""",
+            product,
+            context.number_rest_days,
+            numbers.first.lstrip("+"),
+            numbers.last.lstrip("+"),
+        )
+        if rested is None:
+            raise
+        return rested
+
+
+@dataclass(frozen=True)
+class Keys:
+    """A SIM's secrets before it has an identity."""
+
+    plain: dict[str, str]
+    sealed: bytes
+    matching_id: str
+
+    @staticmethod
+    def make(context: Context) -> Keys:
+        """Fresh keys: Ki and OPc of 128 bits (TS 33.102, TS 35.206), sealed for the directory alone."""
+        plain = {"ki": secrets.token_hex(16), "opc": secrets.token_hex(16)}
+        document = {"k": plain["ki"], "opc": plain["opc"], "amf": "8000"}
+        return Keys(plain, context.sealed_box.encrypt(json.dumps(document).encode()), secrets.token_hex(8).upper())
+
+
+def identity_of(brand: BrandSpec, msin: int) -> tuple[str, str]:
+    """(ICCID, IMSI) of a subscriber number."""
+    imsi = f"{brand.plmn.mcc}{brand.plmn.mnc}{msin:0{len(brand.msin_range.first)}d}"
+    return iccid_of(brand.pack.calling_code, brand.plmn.mnc, msin), imsi
 
 
 async def make_sim(context: Context, connection: Any, product: uuid.UUID) -> dict[str, Any]:
-    """A SIM with fresh keys for a product: {iccid, imsi, sealed}."""
-    brand = context.brand
-    first = int(brand.msin_range.first)
-    msin = await next_of(connection, "subscriber identities", first, int(brand.msin_range.last))
-    imsi = f"{brand.plmn.mcc}{brand.plmn.mnc}{msin:0{len(brand.msin_range.first)}d}"
-    iccid = iccid_of(brand.pack.calling_code, brand.plmn.mnc, msin)
-    keys = {"ki": secrets.token_hex(16), "opc": secrets.token_hex(16)}
-    sealed = context.sealed_box.encrypt(json.dumps({"k": keys["ki"], "opc": keys["opc"], "amf": "8000"}).encode())
+    """A SIM with fresh keys for a product: {iccid, imsi, sealed}. Raises Exhausted."""
+    msins = context.brand.msin_range
+    msin = await next_of(connection, IDENTITIES, int(msins.first), int(msins.last))
+    iccid, imsi = identity_of(context.brand, msin)
+    keys = Keys.make(context)
     await connection.execute(
         """INSERT INTO sim (iccid, imsi, keys, sealed, matching_id, product, state)
            VALUES ($1, $2, $3, $4, $5, $6, 'assigned')""",
         iccid,
         imsi,
-        encrypt_keys(context.sim_key, iccid, keys),
-        sealed,
-        secrets.token_hex(8).upper(),
+        encrypt_keys(context.sim_key, iccid, keys.plain),
+        keys.sealed,
+        keys.matching_id,
         product,
     )
-    return {"iccid": iccid, "imsi": imsi, "sealed": sealed}
+    return {"iccid": iccid, "imsi": imsi, "sealed": keys.sealed}
+
+
+async def give_back(connection: Any, product: uuid.UUID) -> None:
+    """Take a line back out of the directory, the SIM inventory and the numbers in use; its product has ended."""
+    row = await connection.fetchrow("SELECT iccid, msisdn FROM product WHERE id = $1", product)
+    for sim in await connection.fetch("SELECT imsi FROM sim WHERE product = $1 AND state = 'assigned'", product):
+        await connection.execute("SELECT directory.remove_subscriber($1)", sim["imsi"])
+    await connection.execute("UPDATE sim SET state = 'retired' WHERE product = $1", product)
+    await connection.execute(
+        "UPDATE number SET product = NULL, released_at = now() WHERE msisdn = $1 AND product = $2",
+        row["msisdn"],
+        product,
+    )
+    await connection.execute("UPDATE product SET status = 'terminated', ended_at = now() WHERE id = $1", product)
 
 
 async def _row(context: Context, iccid: str) -> Any:
@@ -121,8 +170,13 @@ async def profile(context: Context, iccid: str) -> dict[str, Any]:
 async def activation(context: Context, iccid: str) -> dict[str, Any]:
     """The activation code (GSMA SGP.22 clause 4.1)."""
     row = await _row(context, iccid)
-    code = f"LPA:1${context.brand.esim.smdp_address}${row['matching_id']}"
+    code = activation_code(context.brand, row["matching_id"])
     return {"iccid": iccid, "activationCode": code, "smdpAddress": context.brand.esim.smdp_address}
+
+
+def activation_code(brand: BrandSpec, matching_id: str) -> str:
+    """The activation code of a profile (GSMA SGP.22 clause 4.1)."""
+    return f"LPA:1${brand.esim.smdp_address}${matching_id}"
 
 
 def qr_svg(text: str) -> bytes:

@@ -9,7 +9,7 @@ import cryptography.exceptions
 import pytest
 
 from mvnobox.bss import catalog, portal, sims
-from mvnobox.bss.orders import subscriber_document
+from mvnobox.bss.fulfilment import subscriber_document
 from mvnobox.spec import load_brand
 
 BRAND = load_brand(Path(__file__).resolve().parents[3] / "brands/silverline.yaml")

@@ -1,0 +1,45 @@
+"""What happened to subscribers, told to whoever must act on it in the core: kept until it says that it has it."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from typing import Any
+
+from mvnobox.bss.context import Context, TmfError
+
+BASE = "/subscriber-event/v1/event"
+TYPES = ("subscriber.suspended", "subscriber.resumed", "subscriber.sim_swapped", "subscriber.terminated")
+
+
+async def put(connection: Any, kind: str, product: uuid.UUID, body: dict[str, Any]) -> None:
+    """Record an event in the transaction of its cause."""
+    assert kind in TYPES
+    await connection.execute(
+        "INSERT INTO event (type, product, body) VALUES ($1, $2, $3)", kind, product, json.dumps(body)
+    )
+
+
+async def waiting(context: Context, limit: int) -> list[dict[str, Any]]:
+    """The oldest events that nobody has taken."""
+    rows = await context.pool.fetch("SELECT * FROM event WHERE taken_at IS NULL ORDER BY sequence LIMIT $1", limit)
+    return [
+        {
+            "eventId": str(row["id"]),
+            "href": f"{BASE}/{row['id']}",
+            "@type": "SubscriberEvent",
+            "eventType": row["type"],
+            "eventTime": row["at"],
+            "event": {"productId": str(row["product"]), **json.loads(row["body"])},
+        }
+        for row in rows
+    ]
+
+
+async def take(context: Context, identity: uuid.UUID) -> None:
+    """The core has acted on an event; repeating it changes nothing. Raises TmfError."""
+    done = await context.pool.fetchval(
+        "UPDATE event SET taken_at = coalesce(taken_at, now()) WHERE id = $1 RETURNING id", identity
+    )
+    if done is None:
+        raise TmfError(404, "there is no such event")
