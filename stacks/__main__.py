@@ -10,7 +10,7 @@ import pulumi
 from components.brand import Brand, BrandArgs, BrandSecrets
 from components.cluster import cluster_provider
 from components.platform import Platform, PlatformArgs, PlatformSecrets
-from components.settings import brand_file, images_from, layer_of
+from components.settings import brand_file, epc_from, images_from, layer_of, slices_from
 from mvnobox.errors import KitError
 from mvnobox.render import BrandPlan, PlatformPlan
 from mvnobox.spec import load_brand
@@ -23,6 +23,8 @@ def platform(config: pulumi.Config, env: str) -> None:
         images=images_from(config.require_object("images")),
         core=config.get("core") or "simulated",  # type: ignore[arg-type]
         storage_class=config.get("storageClass"),
+        slices=slices_from(config.get_object("slices")),
+        epc=epc_from(config.get_object("epc")),
     )
     secrets = PlatformSecrets(
         postgres_password=config.require_secret("postgresPassword"),
@@ -48,6 +50,7 @@ def brand(config: pulumi.Config, env: str) -> None:
         images=images_from(config.require_object("images")),
         core=config.get("core") or "simulated",  # type: ignore[arg-type]
         public_url=config.get("publicUrl"),
+        epc=epc_from(config.get_object("epc")),
     )
     secrets = BrandSecrets(
         bss_password=config.require_secret("bssPassword"),

@@ -10,6 +10,9 @@ import pulumi_kubernetes as kubernetes
 from components.release import namespace, release, secret
 from mvnobox.render import PlatformPlan, platform_namespaces, platform_releases
 
+# Releases that others need before they start.
+_NEEDS = {"ocs": ("postgresql",), "directory": ("postgresql",), "core": ("directory",)}
+
 
 @dataclass(frozen=True, kw_only=True)
 class PlatformSecrets:
@@ -63,6 +66,10 @@ class Platform(pulumi.ComponentResource):
             },
         }
         made = {key: secret(key, where, values, child) for key, values in contents.items()}
+        # In order: what needs another would only wait for it, or end; and a repair of that has to come first.
+        charts: dict[str, pulumi.Resource] = {}
         for spec in platform_releases(plan):
-            release(spec, contents, [*homes.values(), *(made[key] for key in spec.secrets)], child)
+            first = [charts[one] for one in _NEEDS.get(spec.name, ()) if one in charts]
+            needs = [*homes.values(), *(made[key] for key in spec.secrets), *first]
+            charts[spec.name] = release(spec, contents, needs, child)
         self.register_outputs({"namespace": where})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pulumi
 
 from mvnobox.errors import BadInput
-from mvnobox.render import Images
+from mvnobox.render import CoreSlice, DiameterPeer, Epc, Images, Plmn
 
 _STACK = re.compile(r"^(?P<layer>[a-z][a-z0-9-]*)\.(?P<env>[a-z][a-z0-9-]{0,15})$")
 
@@ -25,11 +26,53 @@ def layer_of(stack: str) -> tuple[str, str]:
 
 
 def images_from(value: Any) -> Images:
-    """The setting `images`: an object with the full references of the three images."""
-    known = ("services", "coresim", "postgresql")
-    if not isinstance(value, dict) or set(value) != set(known) or not all(isinstance(v, str) for v in value.values()):
-        raise BadInput(f"the setting images is {value!r}", f"an object with {', '.join(known)}, each repository:tag")
+    """The setting `images`: an object with full references; those of published images may be left out."""
+    needed = {"services", "coresim", "postgresql"}
+    known = {field.name for field in dataclasses.fields(Images)}
+    ok = isinstance(value, dict) and needed <= set(value) <= known and all(isinstance(v, str) for v in value.values())
+    if not ok:
+        raise BadInput(
+            f"the setting images is {value!r}",
+            f"an object with {', '.join(sorted(needed))} and perhaps {', '.join(sorted(known - needed))}, each repository:tag",
+        )
     return Images(**value)
+
+
+def slices_from(value: Any) -> tuple[CoreSlice, ...]:
+    """The setting `slices`: a list of `{plmn: {mcc, mnc}, sst, sd}`."""
+    try:
+        return tuple(CoreSlice(Plmn(**one["plmn"]), int(one["sst"]), one["sd"]) for one in value or [])
+    except (TypeError, KeyError, ValueError):
+        raise BadInput(
+            f"the setting slices is {value!r}",
+            'a list of {"plmn": {"mcc": "208", "mnc": "93"}, "sst": 1, "sd": "000001"}',
+        ) from None
+
+
+def epc_from(value: Any) -> Epc | None:
+    """The setting `epc`, 4G: `{realm, brands, peers: [{host, realm, address, port}], hostNetworks, servingGateway}`."""
+    if value is None:
+        return None
+    try:
+        given = dict(value)
+        lists = {key: given.pop(key, []) for key in ("brands", "peers", "hostNetworks")}
+        gateway = given.pop("servingGateway", False)
+        if not all(isinstance(one, list) for one in lists.values()) or not isinstance(gateway, bool):
+            raise TypeError
+        return Epc(
+            realm=given.pop("realm"),
+            brands=tuple(lists["brands"]),
+            peers=tuple(DiameterPeer(**peer) for peer in lists["peers"]),
+            host_networks=tuple(lists["hostNetworks"]),
+            serving_gateway=gateway,
+            **given,
+        )
+    except (TypeError, KeyError, ValueError):
+        raise BadInput(
+            f"the setting epc is {value!r}",
+            '{"realm": "epc.mnc093.mcc208.3gppnetwork.org", "brands": ["silverline"]}, and perhaps peers, hostNetworks, '
+            "servingGateway: docs/open5gs.md",
+        ) from None
 
 
 def brand_file(path: str) -> Path:

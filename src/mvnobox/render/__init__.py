@@ -2,14 +2,20 @@
 
 from mvnobox.render.brand import BrandPlan, brand_namespaces, brand_releases
 from mvnobox.render.engine import render_template
+from mvnobox.render.epc import DiameterPeer, Epc
+from mvnobox.render.open5gs import CoreSlice, Plmn
 from mvnobox.render.platform import PlatformPlan, platform_namespaces, platform_releases
 from mvnobox.render.release import Images, Namespace, Release
 
 __all__ = [
     "BrandPlan",
+    "CoreSlice",
+    "DiameterPeer",
+    "Epc",
     "Images",
     "Namespace",
     "PlatformPlan",
+    "Plmn",
     "Release",
     "brand_namespaces",
     "brand_releases",

@@ -6,10 +6,13 @@ import json
 from dataclasses import dataclass
 
 from mvnobox.render.engine import render_template
+from mvnobox.render.epc import Epc
+from mvnobox.render.open5gs import lab_ran, session_management, user_plane
 from mvnobox.render.platform import Core
 from mvnobox.render.release import (
     CLUSTER_DOMAIN,
     DATABASE,
+    QUANTUM_OCTETS,
     QUOTA_OCTETS,
     Images,
     Namespace,
@@ -28,6 +31,8 @@ class BrandPlan:
     images: Images
     core: Core = "simulated"
     public_url: str | None = None
+    # The platform's 4G; a brand that it does not name has none.
+    epc: Epc | None = None
 
     @property
     def namespace(self) -> str:
@@ -60,7 +65,9 @@ def brand_releases(plan: BrandPlan) -> list[Release]:
         "platform_namespace": plan.platform_namespace,
         "cluster_domain": CLUSTER_DOMAIN,
         "quota_octets": QUOTA_OCTETS,
+        "quantum_octets": QUANTUM_OCTETS,
         "public_url": plan.public_url or "",
+        "upf_initiates": plan.core == "open5gs",
         "allow": [f"dn.{plan.platform_namespace}.svc.{CLUSTER_DOMAIN}"],
     }
     peers = {
@@ -131,6 +138,13 @@ def brand_releases(plan: BrandPlan) -> list[Release]:
                     "ue": {"enabled": True, "config": render_template("coresim/ue.yaml.j2", **context)},
                 },
             ),
+        ]
+    else:
+        epc = plan.epc if plan.epc and plan.brand.name in plan.epc.brands else None
+        releases += [
+            Release("core", "open5gs", plan.namespace, session_management(context, peers, plan.images, epc)),
+            Release("user-plane", "open5gs", plan.user_plane_namespace, user_plane(context, peers, plan.images, epc)),
+            Release("ran", "ueransim", plan.user_plane_namespace, lab_ran(context, peers, plan.images)),
         ]
     return releases
 

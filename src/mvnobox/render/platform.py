@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mvnobox.render.engine import render_template
+from mvnobox.render.epc import Epc
+from mvnobox.render.open5gs import CoreSlice, control_plane
 from mvnobox.render.release import DATABASE, QUOTA_OCTETS, Images, Namespace, Release, image_values
 
 Core = Literal["simulated", "open5gs"]
@@ -20,6 +22,10 @@ class PlatformPlan:
     core: Core = "simulated"
     storage_class: str | None = None
     database_storage: str = "2Gi"
+    # The slices of all brands, which the shared control plane has to know.
+    slices: tuple[CoreSlice, ...] = ()
+    # 4G beside 5G, on Open5GS only.
+    epc: Epc | None = None
 
     @property
     def namespace(self) -> str:
@@ -38,6 +44,7 @@ def platform_releases(plan: PlatformPlan) -> list[Release]:
     storage: dict[str, object] = {"size": plan.database_storage}
     if plan.storage_class:
         storage["storageClassName"] = plan.storage_class
+    epc = plan.epc if plan.core == "open5gs" else None
     releases = [
         Release(
             "postgresql",
@@ -58,7 +65,8 @@ def platform_releases(plan: PlatformPlan) -> list[Release]:
             {
                 "image": services,
                 "existingSecret": "ocs-env",
-                "config": render_template("ocs/ocs.yaml.j2", quota_octets=QUOTA_OCTETS),
+                "config": render_template("ocs/ocs.yaml.j2", quota_octets=QUOTA_OCTETS, epc=epc),
+                **({"diameter": True} if epc else {}),
             },
             ("ocs-env",),
         ),
@@ -74,16 +82,17 @@ def platform_releases(plan: PlatformPlan) -> list[Release]:
             ("directory-env",),
         ),
     ]
-    if plan.core == "simulated":
-        releases.append(
-            Release(
-                "dn",
-                "coresim",
-                namespace,
-                {
-                    "image": image_values(plan.images.coresim),
-                    "dn": {"enabled": True, "config": render_template("coresim/dn.yaml.j2")},
-                },
-            )
+    if plan.core == "open5gs":
+        releases.append(Release("core", "open5gs", namespace, control_plane(namespace, plan.slices, plan.images, epc)))
+    releases.append(
+        Release(
+            "dn",
+            "coresim",
+            namespace,
+            {
+                "image": image_values(plan.images.coresim),
+                "dn": {"enabled": True, "config": render_template("coresim/dn.yaml.j2")},
+            },
         )
+    )
     return releases

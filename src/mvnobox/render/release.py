@@ -10,9 +10,10 @@ CLUSTER_DOMAIN = "cluster.local"
 DATABASE = "mvno"
 PART_OF = "mvno-in-a-box"
 
-# Octets that one charging request reserves at most, hence the largest difference between what the user plane
-# carried and what is charged at any moment.
-QUOTA_OCTETS = 5_000_000
+# Octets that one charging request reserves at most: what a session may still use while a part of the core is away.
+QUOTA_OCTETS = 20_000_000
+# Octets between two usage reports: the largest difference between what the user plane carried and what is charged.
+QUANTUM_OCTETS = 5_000_000
 
 # Pod Security Standards (kubernetes.io/docs/concepts/security/pod-security-standards).
 PodSecurity = Literal["restricted", "privileged"]
@@ -20,11 +21,15 @@ PodSecurity = Literal["restricted", "privileged"]
 
 @dataclass(frozen=True)
 class Images:
-    """Full references (`repository:tag`) of the images that the kit builds."""
+    """Full references (`repository:tag`): images that the kit builds, and published ones that it pins."""
 
     services: str
     coresim: str
     postgresql: str
+    # SCTP over TCP, for nodes without SCTP; empty where it is not needed.
+    sctp: str = ""
+    open5gs: str = "docker.io/gradiant/open5gs:2.7.5"
+    ueransim: str = "docker.io/gradiant/ueransim:3.2.6"
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,16 @@
+{{/* A rule for the host network's addresses, or nothing. Arguments: root, way (from, to), port, protocol. */}}
+{{- define "open5gs.hostNetworks" -}}
+{{- with .root.Values.epc.hostNetworks -}}
+- {{ $.way }}:
+    {{- range . }}
+    - ipBlock: {cidr: {{ . }}}
+    {{- end }}
+  ports: [{port: {{ $.port }}, protocol: {{ $.protocol }}}]
+{{- end }}
+{{- end }}
+
+{{/* A function of every brand. */}}
+{{- define "open5gs.everyBrands" -}}
+namespaceSelector: {matchLabels: {mvno.box/layer: brand}}
+podSelector: {matchLabels: {app.kubernetes.io/name: {{ . }}}}
+{{- end }}

@@ -1,0 +1,111 @@
+"""4G beside 5G, as an option: HSS, PCRF and perhaps a serving gateway for all, a packet gateway for each brand."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from mvnobox.errors import BadInput
+from mvnobox.render.engine import render_template
+from mvnobox.spec import BrandSpec
+
+# A DiameterIdentity is a host name (RFC 6733 section 4.3.1).
+_IDENTITY = re.compile(r"^(?=.{1,253}$)[A-Za-z0-9]([A-Za-z0-9-]{0,62})(\.[A-Za-z0-9][A-Za-z0-9-]{0,62})+$")
+# As mvnobox.spec has it: it becomes part of a host name.
+_BRAND = re.compile(r"^[a-z][a-z0-9-]{0,38}[a-z0-9]$")
+DIAMETER_PORT = 3868
+
+
+def _identity(value: str, what: str) -> None:
+    if not isinstance(value, str) or not _IDENTITY.match(value):
+        raise BadInput(f"{what} is {value!r}", "a host name in full, for instance epc.mnc001.mcc208.3gppnetwork.org")
+
+
+@dataclass(frozen=True)
+class DiameterPeer:
+    """An MME or a Diameter agent of the host network, on S6a. Raises BadInput."""
+
+    host: str
+    realm: str
+    # An address or a name; without it the peer connects to the HSS.
+    address: str | None = None
+    port: int = DIAMETER_PORT
+
+    def __post_init__(self) -> None:
+        _identity(self.host, "a Diameter peer's host")
+        _identity(self.realm, f"the realm of the Diameter peer {self.host}")
+        if self.address is not None:
+            try:
+                ipaddress.ip_address(self.address)
+            except ValueError:
+                _identity(self.address, f"the address of the Diameter peer {self.host}")
+        if not isinstance(self.port, int) or not 0 < self.port < 65536:
+            raise BadInput(f"the port of the Diameter peer {self.host} is {self.port!r}", "take 1 to 65535")
+
+
+@dataclass(frozen=True)
+class Epc:
+    """4G of a platform. Raises BadInput."""
+
+    # The Diameter realm of HSS, PCRF, OCS and packet gateways: TS 23.003 clause 19.2.
+    realm: str
+    # Brands with a packet gateway, by name.
+    brands: tuple[str, ...] = ()
+    peers: tuple[DiameterPeer, ...] = ()
+    # IPv4 networks of the host network's MMEs, agents and serving gateways: S6a and S8 are open to them.
+    host_networks: tuple[str, ...] = ()
+    # SGW-C and SGW-U, where no host network has them.
+    serving_gateway: bool = False
+
+    def __post_init__(self) -> None:
+        _identity(self.realm, "the realm of 4G")
+        for brand in self.brands:
+            if not _BRAND.match(brand):
+                raise BadInput(f"a brand with 4G is called {brand!r}", "name brands as their BrandSpecs do")
+        if len(set(self.brands)) != len(self.brands):
+            raise BadInput("a brand with 4G is there twice", "name each brand once")
+        for network in self.host_networks:
+            try:
+                wide = ipaddress.IPv4Network(network).prefixlen == 0
+            except ValueError as error:
+                raise BadInput(f"a network of the host network is {network!r}: {error}", "as 198.51.100.0/24") from None
+            if wide:
+                raise BadInput("S6a and S8 would be open to everybody", "name the host network's own addresses")
+        hosts = [peer.host.lower() for peer in self.peers]
+        if len(set(hosts)) != len(hosts):
+            raise BadInput("a Diameter peer is there twice", "name each host once")
+
+    def packet_gateway(self, brand: str) -> str:
+        """The Origin-Host of a brand's packet gateway."""
+        return f"{brand}.pgw.{self.realm}"
+
+    @property
+    def values(self) -> dict[str, object]:
+        """The chart's `epc` block."""
+        return {"enabled": True, "hostNetworks": list(self.host_networks)}
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """A pool's two halves, as Open5GS writes ranges: two SMFs must not give one address twice."""
+
+    of_5g: str
+    of_4g: str
+
+
+def pool_ranges(brand: BrandSpec) -> dict[str, Ranges]:
+    """By data network: the lower half without the gateway is 5G's, the upper half without the broadcast 4G's."""
+    halves = {}
+    for network in brand.data_networks:
+        lower, upper = network.network.subnets(prefixlen_diff=1)
+        first, last = lower.network_address + 2, upper.broadcast_address - 1
+        halves[network.name] = Ranges(f"{first}-{lower.broadcast_address}", f"{upper.network_address}-{last}")
+    return halves
+
+
+def diameter_files(name: str, context: Mapping[str, object]) -> dict[str, str]:
+    """The freeDiameter configuration of a function, by file name."""
+    files = [f"{name}.conf"] + ([f"{name}.acl"] if name in ("hss", "pcrf") else [])
+    return {file: render_template(f"freediameter/{file}.j2", **context) for file in files}

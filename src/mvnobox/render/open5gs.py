@@ -1,0 +1,159 @@
+"""Values of the charts `open5gs` and `ueransim`: which network functions there are, and their configurations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mvnobox.render.engine import render_template
+from mvnobox.render.epc import DIAMETER_PORT, Epc, diameter_files, pool_ranges
+from mvnobox.render.release import CLUSTER_DOMAIN, Images, image_values
+from mvnobox.spec import BrandSpec
+
+# UEs that each function makes room for at its start.
+UES = 4096
+# Resolvers of customers whose brand names none.
+PUBLIC_DNS = ("9.9.9.9", "149.112.112.112")
+SBI = {"name": "sbi", "port": 7777, "protocol": "TCP"}
+METRICS = {"name": "metrics", "port": 9090, "protocol": "TCP"}
+PFCP = {"name": "pfcp", "port": 8805, "protocol": "UDP"}
+GTPU = {"name": "gtpu", "port": 2152, "protocol": "UDP"}
+GTPC = {"name": "gtpc", "port": 2123, "protocol": "UDP"}
+DIAMETER = {"name": "diameter", "port": DIAMETER_PORT, "protocol": "TCP"}
+N2_PORT = 38412
+# The shared control plane, in the order in which it starts best; those with a database and those with metrics.
+CONTROL_PLANE = ("nrf", "scp", "udr", "udm", "ausf", "nssf", "bsf", "pcf", "amf")
+_METERED = ("pcf", "amf")
+# 4G's, where it is wanted: the ports of each.
+_EPC = {"hss": (DIAMETER, METRICS), "pcrf": (DIAMETER, METRICS)}
+_SERVING_GATEWAY = {"sgwc": (GTPC, PFCP), "sgwu": (PFCP, GTPU)}
+
+
+@dataclass(frozen=True)
+class Plmn:
+    """A network identity (TS 23.003 clause 2.2)."""
+
+    mcc: str
+    mnc: str
+
+
+@dataclass(frozen=True)
+class CoreSlice:
+    """A brand's slice as the shared control plane knows it."""
+
+    plmn: Plmn
+    sst: int
+    sd: str | None
+
+    @classmethod
+    def of(cls, brand: BrandSpec) -> CoreSlice:
+        return cls(Plmn(brand.plmn.mcc, brand.plmn.mnc), brand.slice.sst, brand.slice.sd)
+
+
+def _function(name: str, ports: Iterable[Mapping[str, Any]], config: str, **more: Any) -> dict[str, Any]:
+    return {"name": name, "ports": [dict(port) for port in ports], "config": config, **more}
+
+
+def _base(images: Images) -> dict[str, Any]:
+    values: dict[str, Any] = {"image": image_values(images.open5gs)}
+    if images.sctp:
+        values["sctpOverTcp"] = {"enabled": True, "image": image_values(images.sctp)}
+    return values
+
+
+def control_plane(
+    namespace: str, slices: Iterable[CoreSlice], images: Images, epc: Epc | None = None
+) -> dict[str, Any]:
+    """The functions that brands share."""
+    known = sorted(set(slices), key=lambda one: (one.plmn.mcc, one.plmn.mnc, one.sst, one.sd or ""))
+    context = {
+        "namespace": namespace,
+        "cluster_domain": CLUSTER_DOMAIN,
+        "scp": f"scp.{namespace}.svc.{CLUSTER_DOMAIN}",
+        "directory": f"mongodb://directory.{namespace}.svc.{CLUSTER_DOMAIN}:27017/open5gs",
+        "ues": UES,
+        "slices": known,
+        "plmns": list(dict.fromkeys(one.plmn for one in known)),
+    }
+    functions = []
+    for name in CONTROL_PLANE:
+        ports: list[Mapping[str, Any]] = [SBI]
+        if name in _METERED:
+            ports.append(METRICS)
+        more: dict[str, Any] = {}
+        if name == "amf":
+            # Over TCP the Service's protocol is TCP as well.
+            ports.append({"name": "n2", "port": N2_PORT, "protocol": "TCP" if images.sctp else "SCTP"})
+            more = {"sctp": True}
+        functions.append(_function(name, ports, render_template(f"open5gs/{name}.yaml.j2", **context), **more))
+    if epc is None:
+        return {**_base(images), "functions": functions, "peers": {"platformNamespace": namespace}}
+    for name, fixed in {**_EPC, **(_SERVING_GATEWAY if epc.serving_gateway else {})}.items():
+        full = {**context, "epc": epc}
+        files = {"files": diameter_files(name, full)} if name in _EPC else {}
+        functions.append(_function(name, fixed, render_template(f"open5gs/{name}.yaml.j2", **full), **files))
+    return {**_base(images), "functions": functions, "peers": {"platformNamespace": namespace}, "epc": epc.values}
+
+
+def _of_brand(context: Mapping[str, Any]) -> dict[str, Any]:
+    brand: BrandSpec = context["brand"]
+    platform = context["platform_namespace"]
+    servers = [str(server) for network in brand.data_networks for server in network.dns]
+    return {
+        **context,
+        "ues": UES,
+        "scp": f"scp.{platform}.svc.{CLUSTER_DOMAIN}",
+        "dns": list(dict.fromkeys(servers)) or list(PUBLIC_DNS),
+    }
+
+
+def session_management(
+    context: Mapping[str, Any], peers: Mapping[str, str], images: Images, epc: Epc | None = None
+) -> dict[str, Any]:
+    """A brand's SMF and, with 4G, its packet gateway."""
+    brand: BrandSpec = context["brand"]
+    full = {**_of_brand(context), "ranges": pool_ranges(brand) if epc else {}, "epc": epc}
+    functions = [_function("smf", [SBI, PFCP, METRICS], render_template("open5gs/smf.yaml.j2", **full))]
+    values = {**_base(images), "brand": brand.name, "functions": functions, "peers": dict(peers)}
+    if epc:
+        config = render_template("open5gs/pgwc.yaml.j2", **full)
+        files = diameter_files("pgwc", full)
+        functions.append(_function("pgwc", [GTPC, PFCP, METRICS], config, program="smf", files=files))
+        values["epc"] = epc.values
+    return values
+
+
+def user_plane(
+    context: Mapping[str, Any], peers: Mapping[str, str], images: Images, epc: Epc | None = None
+) -> dict[str, Any]:
+    """A brand's UPF, with its devices and rules made by an init container."""
+    full = _of_brand(context)
+    config = render_template("open5gs/upf.yaml.j2", **full)
+    prepare = render_template("open5gs/upf.sh.j2", **full)
+    return {
+        **_base(images),
+        "brand": context["brand"].name,
+        "functions": [_function("upf", [PFCP, GTPU, METRICS], config, userPlane=True, prepare=prepare)],
+        "prepareImage": image_values(images.coresim),
+        "peers": dict(peers),
+        **({"epc": epc.values} if epc else {}),
+    }
+
+
+def lab_ran(context: Mapping[str, Any], peers: Mapping[str, str], images: Images) -> dict[str, Any]:
+    """A brand's gNB and UE of the laboratory."""
+    amf = f"amf.{context['platform_namespace']}.svc.{CLUSTER_DOMAIN}"
+    values = {
+        "brand": context["brand"].name,
+        "image": image_values(images.ueransim),
+        "agentImage": image_values(images.coresim),
+        "script": render_template("ueransim/ran.sh.j2", amf=amf),
+        "gnb": render_template("ueransim/gnb.yaml.j2", **context),
+        "agent": render_template("ueransim/agent.yaml.j2", **context),
+        "n2Protocol": "TCP" if images.sctp else "SCTP",
+        "peers": dict(peers),
+    }
+    if images.sctp:
+        values["sctpOverTcp"] = {"enabled": True, "image": image_values(images.sctp)}
+    return values

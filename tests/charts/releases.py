@@ -1,0 +1,57 @@
+"""What the chart tests render: both cores, with and without 4G."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mvnobox.deploy.images import references
+from mvnobox.deploy.rendering import manifests
+from mvnobox.render import (
+    BrandPlan,
+    CoreSlice,
+    DiameterPeer,
+    Epc,
+    Images,
+    PlatformPlan,
+    Release,
+    brand_releases,
+    platform_releases,
+)
+from mvnobox.spec import load_brand
+
+ROOT = Path(__file__).resolve().parents[2]
+IMAGES = Images(**references())
+PLATFORM = PlatformPlan("dev", IMAGES)
+BRAND = BrandPlan("dev", load_brand(ROOT / "brands/silverline.yaml"), IMAGES)
+OPEN5GS = dataclasses.replace(IMAGES, sctp="localhost/mvno/sctp:1")
+REAL_PLATFORM = dataclasses.replace(PLATFORM, images=OPEN5GS, core="open5gs", slices=(CoreSlice.of(BRAND.brand),))
+REAL_BRAND = dataclasses.replace(BRAND, images=OPEN5GS, core="open5gs")
+EPC = Epc(
+    realm="epc.mnc093.mcc208.3gppnetwork.org",
+    brands=(BRAND.brand.name,),
+    peers=(DiameterPeer("mme.host.example", "host.example", "198.51.100.7"),),
+    host_networks=("198.51.100.0/24",),
+    serving_gateway=True,
+)
+EPC_PLATFORM = dataclasses.replace(REAL_PLATFORM, env="lte", epc=EPC)
+EPC_BRAND = dataclasses.replace(REAL_BRAND, env="lte", epc=EPC)
+SIMULATED = [*platform_releases(PLATFORM), *brand_releases(BRAND)]
+REAL = [
+    release
+    for release in [*platform_releases(REAL_PLATFORM), *brand_releases(REAL_BRAND)]
+    if release.chart in ("open5gs", "ueransim")
+]
+WITH_4G = [
+    release
+    for release in [*platform_releases(EPC_PLATFORM), *brand_releases(EPC_BRAND)]
+    if release.chart in ("open5gs", "ocs")
+]
+RELEASES = [*SIMULATED, *REAL, *WITH_4G]
+
+
+def objects(helm: Path, release: Release) -> list[dict[str, Any]]:
+    return [one for one in yaml.safe_load_all(manifests(helm, release)) if one]
