@@ -15,6 +15,8 @@ if [ ! -s "$PGDATA/PG_VERSION" ]; then
         --data-checksums --no-instructions > "$run/initdb.log" || { cat "$run/initdb.log"; exit 1; }
     rm -f "$run/.password"
 fi
+# A volume that is mounted again may come with permissions widened for its group (fsGroup); PostgreSQL refuses those.
+chmod 0700 "$PGDATA"
 cat > "$PGDATA/pg_hba.conf" <<HBA
 local all postgres trust
 host  all all 0.0.0.0/0 scram-sha-256
@@ -27,8 +29,8 @@ serve() {
         -c log_checkpoints=off -c log_line_prefix='%m %u ' "$@"
 }
 
-# The bootstrap runs before anyone can connect from outside.
-pg_ctl -D "$PGDATA" -w -s -o "-k $run -c listen_addresses=''" start
+# The bootstrap runs before anyone can connect from outside. Recovery after a crash may take its time.
+pg_ctl -D "$PGDATA" -w -t 900 -s -o "-k $run -c listen_addresses=''" start
 psql -X -q -v ON_ERROR_STOP=1 -h "$run" -U postgres -d postgres -v password="$POSTGRES_PASSWORD" <<'SQL'
 ALTER ROLE postgres PASSWORD :'password';
 SQL

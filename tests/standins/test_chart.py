@@ -1,4 +1,3 @@
-
 """helm.sh/v4 Chart, built by the provider from a chart on disk."""
 
 from __future__ import annotations

@@ -1,4 +1,3 @@
-
 """An unchanged program gives an empty difference: every kind that the charts use, with the traps of each."""
 
 from __future__ import annotations

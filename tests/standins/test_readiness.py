@@ -1,4 +1,3 @@
-
 """What does not become ready is told, with the reason, and is known to the state."""
 
 from __future__ import annotations

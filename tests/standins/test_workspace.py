@@ -1,4 +1,3 @@
-
 """Workspace: the kit's own way to the engine, on a small project, with what can go wrong on a person's machine."""
 
 from __future__ import annotations

@@ -21,6 +21,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+ledger = typer.Typer(help="The OCS's books.", no_args_is_help=True)
+app.add_typer(ledger, name="ledger")
 
 BrandOption = Annotated[str, typer.Option("--brand", "-b", help="A brand's name (brands/NAME.yaml) or its file.")]
 EnvOption = Annotated[str, typer.Option("--env", "-e", help="Which environment: the second half of the stacks' names.")]
@@ -154,6 +156,35 @@ def render(
 
     count = render_to(out_dir, brand=brand, env=env, core=core, report=reporter())
     out.print(f"{count} files in {out_dir}", soft_wrap=True)
+
+
+@ledger.command("check")
+def ledger_check(env: EnvOption = "dev", as_json: JsonOption = False) -> None:
+    """Whether the OCS's books balance: granted = used + held + available + lapsed, entries = balances, none below zero."""
+    from mvnobox.deploy.ledger import check_ledger
+
+    found = check_ledger(env)
+    if as_json:
+        print_json({"ok": not found.differences, "differences": found.differences})
+    else:
+        for line in found.differences:
+            out.print(line, markup=False, soft_wrap=True)
+        out.print(f"{len(found.differences)} differences")
+    if found.differences:
+        raise typer.Exit(1)
+
+
+@app.command("import-image")
+def import_image(
+    archives: Annotated[list[Path], typer.Argument(help="Archives as `docker save` writes them.")],
+) -> None:
+    """Hand over images that this machine cannot pull, as those of Open5GS and UERANSIM."""
+    from mvnobox.deploy.images.imported import keep
+
+    report = reporter()
+    for archive in archives:
+        for name in keep(archive, report):
+            out.print(name, soft_wrap=True)
 
 
 @app.command()

@@ -38,7 +38,7 @@ def _nftables() -> Check:
         installable = shutil.which("apt-get") is not None
         return Check("nftables", installable, "not installed; `up` installs it", "install nftables")
     done = subprocess.run(["nft", "-c", "add table inet mvno-check"], capture_output=True, text=True, check=False)
-    said = "works" if done.returncode == 0 else done.stderr.strip()[:200]
+    said = "works" if done.returncode == 0 else (done.stderr.strip().splitlines() or ["refused"])[0][:200]
     return Check("nftables", done.returncode == 0, said, "run as root on a kernel with nf_tables")
 
 
@@ -55,7 +55,11 @@ def _overlay() -> Check:
 
 def _sctp() -> Check:
     there = Path("/proc/net/sctp").exists()
-    detail = "there" if there else "missing: fine for the simulated core; Open5GS needs it for N2"
+    detail = (
+        "there"
+        if there
+        else "missing: the simulated core needs none; N2 of Open5GS would be carried over TCP (laboratories only)"
+    )
     return Check("SCTP", True, detail)
 
 

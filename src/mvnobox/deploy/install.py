@@ -6,20 +6,24 @@ import contextlib
 import fcntl
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from pulumi.automation import ConfigValue
 
 from mvnobox.deploy import keys
 from mvnobox.deploy.brands import find_brand, stack_path
 from mvnobox.deploy.cluster import EmbeddedCluster, choose
+from mvnobox.deploy.core import CoreChoice, check_core, choose_core
 from mvnobox.deploy.images import ensure_images, load_images
 from mvnobox.deploy.installation import Installation
+from mvnobox.deploy.journey.access import Kubectl
 from mvnobox.deploy.paths import home_dir
 from mvnobox.deploy.pulumi import Workspace, shell_lines
+from mvnobox.deploy.recovery import await_ready, restart_waiting
 from mvnobox.deploy.report import Reporter
 from mvnobox.errors import BadInput, EnvironmentUnfit
-from mvnobox.spec import check_together
+from mvnobox.render import CoreSlice
+from mvnobox.spec import BrandSpec, check_together
 
 
 @dataclass(frozen=True)
@@ -38,20 +42,6 @@ def _plain(value: str) -> ConfigValue:
 
 def _secret(value: str) -> ConfigValue:
     return ConfigValue(value=value, secret=True)
-
-
-def choose_core(requested: str, report: Reporter) -> str:
-    """Which core, and why. Raises BadInput or EnvironmentUnfit."""
-    if requested not in ("auto", "open5gs", "simulated"):
-        raise BadInput(f"there is no core {requested!r}", "take auto, open5gs or simulated")
-    if requested == "open5gs":
-        raise EnvironmentUnfit(
-            "this version of the kit has no Open5GS charts yet",
-            "take --core simulated; docs/roadmap.md says what is next",
-        )
-    reason = "you asked for it" if requested == "simulated" else "this version of the kit has no Open5GS charts yet"
-    report.note(f"core: simulated ({reason}); it is a simulation, with real packets and real charging")
-    return "simulated"
 
 
 @contextlib.contextmanager
@@ -74,29 +64,54 @@ def up(*, brand: str, env: str, core: str, cluster: str, report: Reporter) -> In
     installation = Installation(env)
     others = [(str(one.file), one_spec) for one, one_spec in installation.specs() if one.name != spec.name]
     check_together([*others, (str(file), spec)])
-    chosen_core = choose_core(core, report)
+    check_core(core)
     with only_one():
         choice = choose(cluster)
         report.note(f"cluster: {choice.kind}, context {choice.context} ({choice.reason})")
         if choice.kind == "embedded":
             EmbeddedCluster().up(report)
         installation.remember_cluster(choice)
-        images = load_images(ensure_images(report), choice, report)
+        before = next((one.core for one in installation.brands() if one.name == spec.name), None)
+        chosen = choose_core(core, choice, before)
+        report.note(_core_said(chosen))
+        images = load_images(ensure_images(report, chosen.optional_images), choice, report)
         workspace = Workspace(choice.kubeconfig, report)
         common = {
             "context": _plain(choice.context),
             "clusterIdentifier": _plain(f"mvno-{choice.context}"),
             "images": _plain(json.dumps(images, sort_keys=True)),
-            "core": _plain(chosen_core),
         }
+        kubectl = Kubectl(choice)
+        restart_waiting(kubectl, report)
         platform = f"platform.{env}"
-        workspace.up(platform, {**common, **_platform_settings(platform)}, report)
+        shared = _shared_core(installation, spec, chosen)
+        workspace.up(platform, {**common, **shared, **_platform_settings(platform)}, report)
         changed = workspace.last_changes.changed
         stack = f"{spec.name}.{env}"
-        own = {"brandFile": _plain(stack_path(file)), **_brand_settings(stack)}
+        own = {"core": _plain(chosen.core), "brandFile": _plain(stack_path(file)), **_brand_settings(stack)}
         workspace.up(stack, {**common, **own}, report)
         changed += workspace.last_changes.changed
+        await_ready(kubectl, report)
     return Installed(spec.name, spec.display_name, changed, _hint())
+
+
+def _core_said(chosen: CoreChoice) -> str:
+    said = f"core: {chosen.core} ({chosen.reason})"
+    if chosen.core == "simulated":
+        return f"{said}; it is a simulation, with real packets and real charging"
+    if chosen.sctp_over_tcp:
+        said += "; this kernel has no SCTP: N2 is carried over TCP, which is for laboratories only"
+    return said
+
+
+def _shared_core(installation: Installation, spec: BrandSpec, chosen: CoreChoice) -> dict[str, ConfigValue]:
+    """What the platform has to know of the brands' cores: Open5GS's control plane, with the slices that it serves."""
+    served = [one_spec for one, one_spec in installation.specs() if one.core == "open5gs" and one.name != spec.name]
+    if chosen.core == "open5gs":
+        served.append(spec)
+    slices = [asdict(CoreSlice.of(one)) for one in sorted(served, key=lambda one: one.name)]
+    core = "open5gs" if served else "simulated"
+    return {"core": _plain(core), "slices": _plain(json.dumps(slices, sort_keys=True))}
 
 
 def _platform_settings(stack: str) -> dict[str, ConfigValue]:

@@ -15,6 +15,7 @@ from mvnobox.deploy.toolchain import ensure_tool
 from mvnobox.errors import BadInput, Failed
 from mvnobox.render import (
     BrandPlan,
+    CoreSlice,
     Images,
     PlatformPlan,
     Release,
@@ -57,7 +58,8 @@ def render_to(folder: Path, *, brand: str, env: str, core: str, report: Reporter
     chosen = "simulated" if core == "auto" else core
     if chosen not in ("simulated", "open5gs"):
         raise BadInput(f"there is no core {core!r}", "take auto, simulated or open5gs")
-    platform = PlatformPlan(env=env, images=images, core=chosen)  # type: ignore[arg-type]
+    slices = (CoreSlice.of(spec),)
+    platform = PlatformPlan(env=env, images=images, core=chosen, slices=slices)  # type: ignore[arg-type]
     layer = BrandPlan(env=env, brand=spec, images=images, core=chosen)  # type: ignore[arg-type]
     helm = ensure_tool("helm", report)
     count = 0

@@ -106,6 +106,7 @@ class EmbeddedCluster:
             return
         if self.supervisor_pid() is None:
             self._check_ports()
+            teardown.note_elsewhere(self.directory / "found-before")
             run_role("host", "deploy", {"host_state_dir": str(self.directory)}, report)
         variables = self._variables(kubernetes, coredns)
         self._certificates()
@@ -294,16 +295,18 @@ class EmbeddedCluster:
             teardown.leftovers(self.directory, RUN_DIR)
             teardown.pod_links(POD_CIDR)
             teardown.network(INTERFACE)
-        packages = self.directory / "packages-installed"
+            teardown.remove_elsewhere(self.directory / "found-before")
         if everything:
             run_role("host", "remove", {"host_state_dir": str(self.directory)}, report)
             shutil.rmtree(self.directory, ignore_errors=True)
         else:
-            kept = packages.read_bytes() if packages.exists() else None
+            # What the host role has to undo one day.
+            records = [self.directory / name for name in ("packages-installed", "sysctls-before")]
+            kept = {record: record.read_bytes() for record in records if record.exists()}
             shutil.rmtree(self.directory, ignore_errors=True)
-            if kept is not None:
-                self.directory.mkdir(parents=True)
-                packages.write_bytes(kept)
+            for record, content in kept.items():
+                record.parent.mkdir(parents=True, exist_ok=True)
+                record.write_bytes(content)
         shutil.rmtree(RUN_DIR, ignore_errors=True)
         self.kubeconfig.unlink(missing_ok=True)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -78,6 +79,36 @@ def pod_links(pod_cidr: str) -> None:
         if "dev" in words and words[words.index("dev") + 1].startswith("veth"):
             device = words[words.index("dev") + 1]
             subprocess.run(["ip", "link", "delete", device], capture_output=True, check=False)
+
+
+# Places outside our own folders that a kubelet and CNI plugins write to, whatever their configuration says.
+_ELSEWHERE = (
+    Path("/etc/cni"),
+    Path("/opt/cni"),
+    Path("/run/containerd"),
+    Path("/var/lib/calico"),
+    Path("/var/lib/cni"),
+    Path("/var/lib/kubelet"),
+    Path("/var/log/containers"),
+    Path("/var/log/pods"),
+)
+
+
+def note_elsewhere(record: Path) -> None:
+    """Write down, once, which of those places were there before us."""
+    if not record.exists():
+        record.parent.mkdir(parents=True, exist_ok=True)
+        record.write_text("".join(f"{place}\n" for place in _ELSEWHERE if place.exists()))
+
+
+def remove_elsewhere(record: Path) -> None:
+    """Remove those places that were not there before us. Without a record nothing is touched."""
+    if record.exists():
+        found = record.read_text().splitlines()
+        for place in _ELSEWHERE:
+            if str(place) not in found:
+                unmount_below(place)
+                shutil.rmtree(place, ignore_errors=True)
 
 
 def network(interface: str) -> None:

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from mvnobox.deploy.images.base import BASE, ensure_base
@@ -16,6 +17,8 @@ from mvnobox.deploy.report import Reporter, Task
 from mvnobox.errors import EnvironmentUnfit, Failed
 
 NAMES = ("services", "coresim", "postgresql")
+# Built only where a node needs it.
+OPTIONAL = ("sctp",)
 PREFIX = "localhost/mvno"
 # Settings of the host's package clients that a build needs and an image must not keep.
 PASSED = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy", "PIP_INDEX_URL")
@@ -31,9 +34,10 @@ def tags() -> dict[str, str]:
     return found
 
 
-def references() -> dict[str, str]:
-    """Image name → full reference."""
-    return {name: f"{PREFIX}/{name}:{tag}" for name, tag in tags().items()}
+def references(optional: Iterable[str] = ()) -> dict[str, str]:
+    """Image name → full reference; with the optional images that are named."""
+    wanted = {*NAMES, *optional}
+    return {name: f"{PREFIX}/{name}:{tag}" for name, tag in tags().items() if name in wanted}
 
 
 def archive_of(reference: str) -> Path:
@@ -41,9 +45,9 @@ def archive_of(reference: str) -> Path:
     return cache_dir() / "images" / (reference.rsplit("/", 1)[1].replace(":", "-") + ".tar")
 
 
-def ensure_images(report: Reporter) -> dict[str, str]:
+def ensure_images(report: Reporter, optional: Iterable[str] = ()) -> dict[str, str]:
     """Build what is not in the cache; image name → reference. Raises EnvironmentUnfit or Failed."""
-    wanted = references()
+    wanted = references(optional)
     folder = cache_dir() / "images"
     folder.mkdir(parents=True, exist_ok=True)
     if all(archive_of(reference).exists() for reference in wanted.values()):

@@ -43,6 +43,7 @@ def recipes() -> dict[str, Recipe]:
             },
         ),
         "coresim": Recipe("coresim", "services", {}),
+        "sctp": Recipe("sctp", None, {"sctp_over_tcp.c": root / "images/sctp/sctp_over_tcp.c"}),
         "postgresql": Recipe("postgresql", None, {"entrypoint.sh": root / "images/postgresql/entrypoint.sh"}),
     }
 

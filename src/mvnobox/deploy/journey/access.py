@@ -16,7 +16,10 @@ import httpx
 
 from mvnobox.deploy.cluster import ClusterChoice
 from mvnobox.deploy.journey.steps import StepFailed
-from mvnobox.errors import Failed
+from mvnobox.errors import EnvironmentUnfit, Failed
+
+# How kubectl says that nobody answers.
+_UNREACHABLE = ("was refused", "Unable to connect", "i/o timeout", "no route to host", "no such host")
 
 
 class Kubectl:
@@ -38,9 +41,15 @@ class Kubectl:
     def json(self, *arguments: str) -> Any:
         """Run `kubectl … -o json`. Raises Failed."""
         done = self.run(*arguments, "-o", "json")
-        if done.returncode != 0:
-            raise Failed(f"kubectl {' '.join(arguments)}: {done.stderr.strip()}", "./mvno status says what is there")
-        return json.loads(done.stdout)
+        if done.returncode == 0:
+            return json.loads(done.stdout)
+        said = done.stderr.strip()
+        if any(word in said for word in _UNREACHABLE):
+            raise EnvironmentUnfit(
+                f"the cluster of this installation does not answer ({said.splitlines()[-1]})",
+                "./mvno up brings an embedded cluster back; look after your own cluster where you named one",
+            )
+        raise Failed(f"kubectl {' '.join(arguments)}: {said}", "./mvno status says what is there")
 
     def secret(self, namespace: str, name: str, key: str) -> str:
         """A value of a Secret. Raises Failed."""

@@ -9,15 +9,16 @@ from mvnobox.deploy.journey.access import Kubectl
 
 
 class Phone:
-    """The simulated core's UE in a brand's user plane namespace."""
+    """The UE in a brand's user plane namespace: the simulated core's, or UERANSIM's, which takes the same commands."""
 
-    def __init__(self, kubectl: Kubectl, namespace: str) -> None:
+    def __init__(self, kubectl: Kubectl, namespace: str, core: str = "simulated") -> None:
         self._kubectl, self._namespace = kubectl, namespace
+        self._target = "deploy/ran" if core == "open5gs" else "deploy/ue"
 
     def _run(self, *arguments: str, stdin: str = "", timeout: float = 120) -> dict[str, Any]:
         answer: dict[str, Any] = self._kubectl.exec_json(
             self._namespace,
-            "deploy/ue",
+            self._target,
             "python",
             "-m",
             "mvnobox.core.sim",

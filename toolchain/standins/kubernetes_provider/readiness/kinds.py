@@ -28,7 +28,10 @@ def deployment(cluster: Cluster, obj: objects.Object) -> Verdict:
         return waiting("the controller to see the change")
     progressing = objects.condition(obj, "Progressing")
     if progressing.get("reason") == "ProgressDeadlineExceeded":
-        return failed(f"the rollout made no progress in time: {progressing.get('message', '')}")
+        return failed(
+            f"the rollout made no progress in time: {progressing.get('message', '')}",
+            since=progressing.get("lastUpdateTime", "always"),
+        )
     stopped = objects.condition(obj, "ReplicaFailure")
     wanted = _number(obj, "spec", "replicas", default=1)
     updated = _number(obj, "status", "updatedReplicas")

@@ -47,6 +47,7 @@ def await_ready(
     check = CHECKS[objects.kind_of(obj)]
     started = time.monotonic()
     live, said, hopeless_since, polls, answered = obj, "", None, 0, started
+    old_failure = ""
     while True:
         try:
             if polls:
@@ -63,6 +64,11 @@ def await_ready(
             verdict = Verdict(waiting_for=str(error))
         if verdict.ready:
             return live
+        if not polls:
+            old_failure = verdict.since
+        if verdict.since and verdict.since == old_failure:
+            # The mark of an earlier try: what stopped that one may have been mended.
+            verdict.failed = []
         waited = time.monotonic() - started
         troubles: list[pods.Trouble] = []
         if verdict.failed or waited > _LOOK_AT_PODS_AFTER:

@@ -1,0 +1,69 @@
+"""Which core, and why: Open5GS where its images can be had, else the simulated one. Always said aloud."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+from typing import Literal
+
+from mvnobox.deploy.cluster import ClusterChoice
+from mvnobox.deploy.images.imported import put_on_node
+from mvnobox.errors import BadInput, EnvironmentUnfit
+from mvnobox.render import Images
+
+Core = Literal["simulated", "open5gs"]
+# IANA's number of SCTP (RFC 9260); not every platform's socket module names it.
+_SCTP = 132
+PUBLISHED = (Images.open5gs, Images.ueransim)
+
+
+@dataclass(frozen=True)
+class CoreChoice:
+    """The core of a brand; whether the nodes need SCTP to be carried over TCP."""
+
+    core: Core
+    reason: str
+    sctp_over_tcp: bool = False
+
+    @property
+    def optional_images(self) -> tuple[str, ...]:
+        return ("sctp",) if self.sctp_over_tcp else ()
+
+
+def check_core(requested: str) -> None:
+    """Refuse a core that there is not, before anything is touched. Raises BadInput."""
+    if requested not in ("auto", "open5gs", "simulated"):
+        raise BadInput(f"there is no core {requested!r}", "take auto, open5gs or simulated")
+
+
+def kernel_has_sctp() -> bool:
+    """Whether this machine's kernel has SCTP, which N2 needs."""
+    try:
+        socket.socket(socket.AF_INET, socket.SOCK_STREAM, _SCTP).close()
+    except OSError:
+        return False
+    return True
+
+
+def choose_core(requested: str, choice: ClusterChoice, before: str | None) -> CoreChoice:
+    """The core for a brand; `before` is what it has already. Raises EnvironmentUnfit."""
+    if requested == "simulated":
+        return CoreChoice("simulated", "you asked for it")
+    missing: list[str] = []
+    shimmed = False
+    if choice.kind == "embedded":
+        missing = put_on_node(PUBLISHED)
+        shimmed = not kernel_has_sctp()
+    if requested == "auto" and before == "simulated":
+        return CoreChoice("simulated", "as installed")
+    if requested == "auto" and before == "open5gs" and not missing:
+        return CoreChoice("open5gs", "as installed", shimmed)
+    if not missing:
+        why = "its images are on the node" if choice.kind == "embedded" else "the cluster pulls its published images"
+        return CoreChoice("open5gs", "you asked for it" if requested == "open5gs" else why, shimmed)
+    if requested == "open5gs":
+        raise EnvironmentUnfit(
+            f"the node has no image {' and none '.join(missing)}, and the embedded cluster pulls none",
+            "./mvno import-image ARCHIVE puts an image from elsewhere on the node; or take --core simulated",
+        )
+    return CoreChoice("simulated", "the node has no images of Open5GS")
