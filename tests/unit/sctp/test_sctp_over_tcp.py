@@ -138,8 +138,10 @@ def test_associations_of_one_listener_are_apart(server: Server) -> None:
 )
 def test_a_stranger_never_becomes_an_association(server: Server, octets: bytes) -> None:
     with server.stranger() as made:
-        made.sendall(octets)
-        made.shutdown(socket.SHUT_WR)
+        # The program may have had enough, and closed, before all of it is out.
+        with contextlib.suppress(OSError):
+            made.sendall(octets)
+            made.shutdown(socket.SHUT_WR)
         words = server.line()
         while words == "1 again":
             words = server.line()
@@ -160,8 +162,10 @@ def test_a_peer_that_breaks_the_rules_loses_its_association_and_no_other(server:
     with server.stranger() as made:
         made.sendall(HELLO)
         assert server.line() == "1 up 10"
-        made.sendall(octets)
-        made.shutdown(socket.SHUT_WR)
+        # The program may have had enough, and closed, before all of it is out.
+        with contextlib.suppress(OSError):
+            made.sendall(octets)
+            made.shutdown(socket.SHUT_WR)
         words = server.line()
         while words == "1 again":
             words = server.line()
