@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -97,6 +98,18 @@ def test_another_config_rolls_the_pods(helm: Path) -> None:
         return dict(deployment["spec"]["template"]["metadata"]["annotations"])
 
     assert annotations(release)["checksum/config"] != annotations(other)["checksum/config"]
+
+
+def test_the_directorys_certificate_is_mounted_where_asked(helm: Path) -> None:
+    release = next(r for r in RELEASES if r.name == "directory")
+    asked = dataclasses.replace(release, values={**release.values, "tlsSecret": "directory-tls"})
+
+    def mounts(one: Release) -> list[str]:
+        pod = next(o for o in objects(helm, one) if o["kind"] == "Deployment")["spec"]["template"]["spec"]
+        assert ("tls" in [volume["name"] for volume in pod["volumes"]]) == bool(one.values.get("tlsSecret"))
+        return [mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]]
+
+    assert "/etc/mvno-tls" in mounts(asked) and "/etc/mvno-tls" not in mounts(release)
 
 
 def test_no_secret_is_in_what_is_rendered(helm: Path) -> None:

@@ -128,12 +128,16 @@ spec:
           securityContext: {{- include "common.containerSecurity" . | nindent 12 }}
           resources: {{- toYaml $values.resources | nindent 12 }}
           {{- include "common.probes" .health | nindent 10 }}
-          volumeMounts: [{name: config, mountPath: /etc/mvno, readOnly: true}, {name: tmp, mountPath: /tmp}]
+          volumeMounts: [{name: config, mountPath: /etc/mvno, readOnly: true}, {name: tmp, mountPath: /tmp}{{ if .tlsSecret }}, {name: tls, mountPath: /etc/mvno-tls, readOnly: true}{{ end }}]
       volumes:
         - name: config
           configMap: {name: {{ .name }}-config}
         - name: tmp
           emptyDir: {sizeLimit: 64Mi}
+        {{- with .tlsSecret }}
+        - name: tls
+          secret: {secretName: {{ . }}, defaultMode: 0440}
+        {{- end }}
 ---
 apiVersion: v1
 kind: Service

@@ -150,9 +150,24 @@ def example() -> dict[str, Any]:
     return copy
 
 
+Files = tuple[Path, Path]
+
+
 @pytest.fixture
-def certificate(tmp_path: Path) -> tuple[Path, Path]:
+def make_certificate() -> Callable[[Files], None]:
+    """Write (certificate, key) for 127.0.0.1, signed by itself."""
+    return written_certificate
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Files:
     """(certificate, key) for 127.0.0.1, signed by itself."""
+    files = tmp_path / "tls.crt", tmp_path / "tls.key"
+    written_certificate(files)
+    return files
+
+
+def written_certificate(files: Files) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "directory")])
     now = dt.datetime.now(dt.UTC)
@@ -167,8 +182,6 @@ def certificate(tmp_path: Path) -> tuple[Path, Path]:
         .not_valid_after(now + dt.timedelta(days=1))
     )
     signed = builder.add_extension(names, critical=False).sign(key, hashes.SHA256())
-    cert, private = tmp_path / "tls.crt", tmp_path / "tls.key"
-    cert.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
+    files[0].write_bytes(signed.public_bytes(serialization.Encoding.PEM))
     none = serialization.NoEncryption()
-    private.write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, none))
-    return cert, private
+    files[1].write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, none))

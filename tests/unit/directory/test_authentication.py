@@ -14,7 +14,7 @@ import pymongo.errors
 import pytest
 
 from mvnobox.core.directory.scram import Conversation, Credential, Refused
-from mvnobox.core.directory.settings import users
+from mvnobox.core.directory.settings import Tls, renewed, tls_context, users
 
 IMSI = "208930000000001"
 USERS = {"open5gs": "c0rrect-horse", "na,me=x": "other"}
@@ -53,6 +53,31 @@ async def test_over_tls(start: Any, certificate: tuple[Path, Path]) -> None:
         writer.write(b"\x10\0\0\0" * 8)
         assert b"subscriber" not in await asyncio.wait_for(reader.read(), 5)
         writer.close()
+
+
+async def test_a_new_certificate_is_taken(start: Any, certificate: Any, make_certificate: Any, caplog: Any) -> None:
+    tls = Tls(cert=str(certificate[0]), key=str(certificate[1]))
+    context = tls_context(tls)
+    assert context is not None
+    watching = asyncio.create_task(renewed(tls, context, 0.01))
+
+    async def shown(port: int) -> str:
+        return await asyncio.to_thread(ssl.get_server_certificate, ("127.0.0.1", port))
+
+    async with start(tls=context) as directory:
+        first = await shown(directory.port)
+        # Rubbish meanwhile does no harm.
+        certificate[0].write_text("half")
+        async with asyncio.timeout(10):
+            while "not taken" not in caplog.text:
+                await asyncio.sleep(0)
+        assert await shown(directory.port) == first
+        make_certificate(certificate)
+        async with asyncio.timeout(10):
+            while (second := await shown(directory.port)) == first:
+                await asyncio.sleep(0)
+        assert second.strip() == certificate[0].read_text().strip()
+    watching.cancel()
 
 
 def proof(password: str, first: str, answer: str, final: str) -> str:

@@ -128,3 +128,38 @@ async def test_a_wrong_stream_is_refused(directory: Any) -> None:
         with pytest.raises(pymongo.errors.OperationFailure) as caught:
             await asyncio.to_thread(lambda given=options: collection.watch(**given))
         assert caught.value.code == 238
+
+
+async def test_a_stream_hears_again_after_its_database_connection_ended(directory: Any, pg_database: Any) -> None:
+    stream = await asyncio.to_thread(following, directory.subscribers())
+    await directory.put(IMSI)
+    await event_of(stream)
+    changes = directory.server.commands._queries._changes
+    assert changes._listener is not None
+    admin = await asyncpg.connect(pg_database.admin_dsn)
+    await admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'directory'")
+    async with asyncio.timeout(5):
+        while changes._listener is not None:
+            await asyncio.sleep(0)
+    await directory.put("208930000000002")
+    assert (await event_of(stream))["fullDocument"]["imsi"] == "208930000000002"
+    listening = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'directory' AND query LIKE 'LISTEN%'"
+    assert changes._listener is not None and await admin.fetchval(listening) == 1
+    await admin.close()
+    await asyncio.to_thread(stream.close)
+
+
+async def test_many_changes_of_one_transaction_are_one_notification(directory: Any) -> None:
+    stream = await asyncio.to_thread(following, directory.subscribers())
+    assert await asyncio.to_thread(stream.try_next) is None
+    heard: list[str] = []
+    listener = await asyncpg.connect(directory.dsn("directory"))
+    await listener.add_listener("directory_subscriber", lambda *given: heard.append(given[-1]))
+    imsis = [str(208930000000000 + i) for i in range(150)]
+    put = "SELECT directory.put_subscribers($1, '{}', $2, $3)"
+    await directory.sql(put, imsis, [directory.seal()] * 150, ["{}"] * 150)
+    assert {(await event_of(stream))["documentKey"]["_id"] for _ in imsis} == set(imsis)
+    await listener.fetchval("SELECT 1")
+    assert heard == [""]
+    await listener.close()
+    await asyncio.to_thread(stream.close)

@@ -185,6 +185,90 @@ async def test_mutated_messages_never_stop_the_server(directory: Any) -> None:
     assert found[0]["cursor"]["firstBatch"][0]["security"]["k"] == "465b5ce8b199b49faa5f0a2ee238a6bc"
 
 
+def section(chance: random.Random) -> bytes:
+    """A section of a message whose lengths may lie."""
+    size = chance.choice([0, -1, 4, 5, 12, 2**31 - 1, -(2**31), chance.randrange(64)])
+    octets = struct.pack("<i", size) + chance.randbytes(chance.randrange(48))
+    return bytes((chance.choice([0, 0, 1, 1, 2, 255]),)) + octets
+
+
+def rubbish(chance: random.Random) -> bytes:
+    """A message with a right header and anything behind it, or with a wrong header."""
+    opcode = chance.choice([2004, 2013, 2013, 2013, 1, 2010, 2012, chance.getrandbits(31)])
+    payload = struct.pack("<I", chance.choice([0, 0, 1, 2, 1 << 16, chance.getrandbits(32)]))
+    payload += b"".join(section(chance) for _ in range(chance.randrange(4)))
+    length = chance.choice([16 + len(payload)] * 6 + [17, 16, 0, -1, 2**31 - 1, 1_048_577])
+    return struct.pack("<iiii", length, chance.getrandbits(31), 0, opcode) + payload
+
+
+def nested(depth: int, key: bytes = b"a", kind: int = 3) -> bytes:
+    inner = bson.encode({})
+    for _ in range(depth):
+        inner = struct.pack("<i", len(inner) + 7 + len(key)) + bytes((kind,)) + key + b"\0" + inner + b"\0"
+    return inner
+
+
+async def test_others_are_served_while_hostile_clients_do_their_worst(directory: Any) -> None:
+    """Rubbish, deep documents, stalled and deaf clients at once; a client's every look-up is answered in time."""
+    imsis = [str(208930000000001 + i) for i in range(50)]
+    put = "SELECT directory.put_subscribers($1, '{}', $2, $3)"
+    await directory.sql(put, imsis, [directory.seal()] * 50, ["{}"] * 50)
+    chance = random.Random(23_502)
+    loop = asyncio.get_running_loop()
+    end = loop.time() + 5
+
+    async def throw() -> None:
+        while loop.time() < end:
+            await exchange(directory.port, b"".join(rubbish(chance) for _ in range(chance.randrange(1, 5))))
+
+    async def deep() -> None:
+        while loop.time() < end:
+            document = nested(chance.choice([10, 90, 150, 1000, 20_000]), chance.choice([b"$or", b"$nor", b"0"]))
+            payload = b"\0\0\0\0\0" + document
+            await exchange(directory.port, struct.pack("<iiii", 16 + len(payload), 1, 0, 2013) + payload)
+            filters: Any = {"imsi": IMSI}
+            for _ in range(chance.randrange(120)):
+                filters = {chance.choice(["$nor", "$or", "$and"]): [filters, {"imsi": IMSI}]}
+            await exchange(directory.port, message({**FIND, "filter": {"imsi": IMSI, "$nor": [filters]}}))
+
+    async def heavy() -> None:
+        every = message({"find": "subscribers", "filter": {"imsi": {"$in": imsis * 20}}, "$db": "open5gs"})
+        while loop.time() < end:
+            await exchange(directory.port, every * 5)
+
+    stalled = [await asyncio.open_connection("127.0.0.1", directory.port) for _ in range(50)]
+    for number, (_, writer) in enumerate(stalled):
+        # Half messages, and messages whose answers are never read.
+        writer.write(message(FIND)[: 10 + number] if number % 2 else message(FIND) * 200)
+
+    async def served() -> list[float]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", directory.port)
+        times = []
+        while loop.time() < end:
+            began = loop.time()
+            writer.write(message(FIND))
+            head = await asyncio.wait_for(reader.readexactly(16), 2)
+            body = await reader.readexactly(struct.unpack_from("<i", head)[0] - 16)
+            assert bson.decode(body[5:])["cursor"]["firstBatch"][0]["security"]["k"]
+            times.append(loop.time() - began)
+        writer.close()
+        return times
+
+    times, *_ = await asyncio.gather(served(), throw(), throw(), deep(), heavy())
+    for _, writer in stalled:
+        writer.close()
+    assert len(times) > 100, f"{len(times)} look-ups, the slowest took {max(times):.2f} s"
+
+
+async def test_a_filter_nested_deep_is_told_so(directory: Any) -> None:
+    await directory.put(IMSI)
+    filters: Any = {"imsi": IMSI}
+    for _ in range(40):
+        filters = {"$nor": [filters]}
+    (found,) = answers(await exchange(directory.port, message({**FIND, "filter": {"imsi": IMSI, "$nor": [filters]}})))
+    assert found["code"] == 238 and "nested so deep" in found["errmsg"]
+
+
 WORDS = """imsi msisdn _id $or $and $nor $in $eq $ne $gt $exists security.sqn security.k $set $inc $bit $unset and
     ambr.uplink slice.0.sst a a..b $ purge_flag _ 0"""
 names = st.sampled_from(["", *WORDS.split()])

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import asyncpg
 import pymongo
 import pymongo.errors
 import pytest
 from bson.int64 import Int64
+
+from mvnobox.core.directory.updates import Change
 
 IMSI = "208930000000001"
 
@@ -137,3 +140,33 @@ async def test_an_unacknowledged_update_is_done_and_not_answered(directory: Any,
     async with asyncio.timeout(5):
         while (await read())["security"]["sqn"] != 7:
             await asyncio.sleep(0)
+
+
+async def test_an_update_outlasts_a_database_that_goes_away(directory: Any, one: Any, pg_database: Any) -> None:
+    update, read = one
+    admin = await asyncpg.connect(pg_database.admin_dsn)
+    transaction = admin.transaction()
+    await transaction.start()
+    await admin.execute("LOCK TABLE directory.subscriber")
+    # Open5GS's UDR stops by assertion where this fails.
+    late = asyncio.ensure_future(update({"$set": {"imeisv": "4370816125816151"}}, upsert=True))
+    async with asyncio.timeout(5):
+        while not await admin.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+            await asyncio.sleep(0)
+    await admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'directory'")
+    await transaction.commit()
+    await admin.close()
+    assert (await late).matched_count == 1
+    assert (await read())["imeisv"] == "4370816125816151"
+
+
+def test_what_would_be_wrong_if_done_twice_is_done_once() -> None:
+    for change, repeatable in (
+        ({"$set": {"security.sqn": 1}}, True),
+        ({"$inc": {"security.sqn": 32}}, True),
+        ({"$bit": {"security.sqn": {"and": 1, "or": 1}}}, True),
+        ({"$bit": {"security.sqn": {"xor": 1}}}, False),
+        ({"$inc": {"security.sqn": -32}}, False),
+        ({"$set": {"imeisv": "1"}, "$inc": {"security.sqn": -1}}, False),
+    ):
+        assert Change(change).repeatable is repeatable

@@ -10,7 +10,7 @@ from starlette.applications import Starlette
 
 from mvnobox.core.directory.commands import Commands
 from mvnobox.core.directory.server import DirectoryServer
-from mvnobox.core.directory.settings import DirectorySettings, tls_context, users
+from mvnobox.core.directory.settings import DirectorySettings, renewed, tls_context, users
 from mvnobox.core.directory.store import make_pool
 from mvnobox.service import database
 from mvnobox.service.command import run_command
@@ -42,6 +42,7 @@ async def serve(config: str) -> None:
         await run_until_signal(
             server.serve(*address(settings.listen), tls),
             serve_http(Starlette(routes=health_routes(commands.store.ready)), *address(settings.http)),
+            *([renewed(settings.tls, tls)] if settings.tls and tls else []),
         )
     finally:
         pool.terminate()

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import logging
+import os
 import ssl
 
 from pydantic import Field
 
 from mvnobox.core.directory.scram import Credential
 from mvnobox.service.settings import Settings, refuse
+
+log = logging.getLogger(__name__)
 
 
 class Tls(Settings):
@@ -36,6 +41,27 @@ def tls_context(tls: Tls | None) -> ssl.SSLContext | None:
     except (OSError, ssl.SSLError) as error:
         refuse(f"tls: {tls.cert}, {tls.key}: {error}")
     return context
+
+
+async def renewed(tls: Tls, context: ssl.SSLContext, every: float = 60.0) -> None:
+    """Take a certificate's new files for connections to come, looking every so many seconds; until cancelled."""
+
+    def state() -> list[tuple[int, int]]:
+        return [(found.st_mtime_ns, found.st_ino) for found in map(os.stat, (tls.cert, tls.key))]
+
+    known = state()
+    while True:
+        await asyncio.sleep(every)
+        try:
+            if (now := state()) == known:
+                continue
+            context.load_cert_chain(tls.cert, tls.key)
+        except (OSError, ssl.SSLError) as error:
+            # The two files are not replaced at once: tried again the next time.
+            log.warning("the new certificate is not taken: %s", error)
+        else:
+            known = now
+            log.info("a new certificate is taken", extra={"cert": tls.cert})
 
 
 def users(given: str) -> dict[str, Credential]:
