@@ -9,8 +9,8 @@
  * Both sides send a HELLO first; its arrival is the SCTP_COMM_UP notification. Anything else at the start, a length
  * beyond LARGEST, or the end of the stream in the middle of a message is SCTP_COMM_LOST.
  *
- * Interface: RFC 6458. A reader never takes more from the kernel than the message that it is reading, so that poll and
- * epoll tell the truth about what is left.
+ * Interface: RFC 6458. A reader never takes more from the kernel than the message that it is reading, and leaves its last
+ * octet there until the program has the whole of it, so that poll and epoll tell the truth about what is left.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -24,6 +24,7 @@
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -50,7 +51,11 @@ struct association {
     enum state state;    /* as told to the program */
     bool greeted;        /* our HELLO is out */
     bool listening;
+    bool tells;          /* subscribed to SCTP_ASSOC_CHANGE */
     int id;
+    pid_t owner;         /* the process that made it */
+    struct sockaddr_storage peer; /* kept, as the kernel forgets it with the connection */
+    socklen_t peer_length;
     unsigned char header[HEADER];
     size_t have;         /* octets of the header that are there */
     unsigned char *data;
@@ -75,15 +80,27 @@ static void load(void *where, const char *name)
     memcpy(where, &found, sizeof found);
 }
 
-__attribute__((constructor)) static void start(void)
+static void load_all(void)
 {
     load(&real_socket, "socket");
     load(&real_accept4, "accept4");
     load(&real_connect, "connect");
     load(&real_listen, "listen");
-    load(&real_close, "close");
     load(&real_setsockopt, "setsockopt");
     load(&real_getsockopt, "getsockopt");
+    load(&real_close, "close"); /* the last: `loaded` asks for it */
+}
+
+/* Constructors of other libraries run before ours. */
+static void loaded(void)
+{
+    if (!real_close)
+        load_all();
+}
+
+__attribute__((constructor)) static void start(void)
+{
+    loaded();
     if (!getenv("SCTP_OVER_TCP_QUIET"))
         fputs("sctp-over-tcp: SCTP is carried over TCP; for laboratories only\n", stderr);
 }
@@ -92,6 +109,21 @@ static struct association *find(int fd)
 {
     struct association *a = fd >= 0 && fd < SOCKETS ? __atomic_load_n(&table[fd], __ATOMIC_ACQUIRE) : NULL;
     return a && __atomic_load_n(&a->open, __ATOMIC_ACQUIRE) ? a : NULL;
+}
+
+static void forget_message(struct association *a)
+{
+    free(a->data);
+    a->data = NULL;
+    a->have = a->got = a->given = a->length = 0;
+}
+
+/* The kernel gave this number anew: what we knew was closed behind our back (dup2, close_range, a parent's). */
+static void disown(int fd)
+{
+    struct association *a = find(fd);
+    if (a)
+        __atomic_store_n(&a->open, false, __ATOMIC_RELEASE);
 }
 
 static struct association *adopt(int fd)
@@ -104,27 +136,28 @@ static struct association *adopt(int fd)
         return NULL;
     }
     a = table[fd];
-    if (!a) {
-        if (!(a = calloc(1, sizeof *a)))
-            return NULL;
+    if (!a && !(a = calloc(1, sizeof *a)))
+        return NULL;
+    if (a->owner != getpid()) {
+        /* New, or a parent's, whose threads may have held the locks when it forked. */
         pthread_mutex_init(&a->in, NULL);
         pthread_mutex_init(&a->out, NULL);
+        a->owner = getpid();
     }
+    pthread_mutex_lock(&a->in);
+    pthread_mutex_lock(&a->out);
+    forget_message(a);
     a->state = FRESH;
-    a->greeted = a->listening = false;
+    a->greeted = a->listening = a->tells = false;
+    a->peer_length = 0;
+    pthread_mutex_unlock(&a->out);
+    pthread_mutex_unlock(&a->in);
     a->id = __atomic_add_fetch(&next_id, 1, __ATOMIC_RELAXED);
     real_setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     real_setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
     __atomic_store_n(&a->open, true, __ATOMIC_RELEASE);
     __atomic_store_n(&table[fd], a, __ATOMIC_RELEASE);
     return a;
-}
-
-static void forget_message(struct association *a)
-{
-    free(a->data);
-    a->data = NULL;
-    a->have = a->got = a->given = a->length = 0;
 }
 
 /* Write all of it. Nothing written and the socket not ready: -1 with EAGAIN, as a message is sent whole or not at all. */
@@ -138,8 +171,15 @@ static int write_whole(int fd, struct iovec *part, int parts)
         if (written < 0) {
             if (errno == EINTR)
                 continue;
-            if ((errno != EAGAIN && errno != EWOULDBLOCK) || !begun)
+            if (!begun)
                 return -1;
+            if (errno != EAGAIN && errno != EWOULDBLOCK) {
+                /* The next message would be taken for the rest of this one. */
+                int kept = errno;
+                shutdown(fd, SHUT_RDWR);
+                errno = kept;
+                return -1;
+            }
             struct pollfd ready = {.fd = fd, .events = POLLOUT};
             int found = poll(&ready, 1, STUCK_MS);
             if (found < 0 && errno == EINTR)
@@ -183,22 +223,35 @@ static int greet(int fd, struct association *a)
     unsigned char header[HEADER];
     struct iovec part = {header, HEADER};
 
-    if (a->greeted || a->listening)
+    if (__atomic_load_n(&a->greeted, __ATOMIC_ACQUIRE) || a->listening)
         return 0;
     fill_header(header, 0, 0, 0, HELLO);
     if (write_whole(fd, &part, 1) < 0)
         return -1;
-    a->greeted = true;
+    __atomic_store_n(&a->greeted, true, __ATOMIC_RELEASE);
     return 0;
 }
 
 static void try_to_greet(int fd, struct association *a)
 {
     int kept = errno;
+
+    /* A reader must not wait for a writer that waits for its peer to read. */
+    if (__atomic_load_n(&a->greeted, __ATOMIC_ACQUIRE))
+        return;
     pthread_mutex_lock(&a->out);
     greet(fd, a);
     pthread_mutex_unlock(&a->out);
     errno = kept;
+}
+
+/* The peer's address as accept and recvmsg give it: cut to the room, the whole length told. */
+static void give_address(const struct association *a, struct sockaddr *address, socklen_t *length)
+{
+    if (!address || !length)
+        return;
+    memcpy(address, &a->peer, *length < a->peer_length ? *length : a->peer_length);
+    *length = a->peer_length;
 }
 
 /* Sockets -------------------------------------------------------------------------------------------------------- */
@@ -207,10 +260,12 @@ PUBLIC int socket(int domain, int type, int protocol)
 {
     int fd;
 
-    if (!real_socket)
-        start();
-    if (protocol != IPPROTO_SCTP)
-        return real_socket(domain, type, protocol);
+    loaded();
+    if (protocol != IPPROTO_SCTP) {
+        fd = real_socket(domain, type, protocol);
+        disown(fd);
+        return fd;
+    }
     if ((type & ~(SOCK_NONBLOCK | SOCK_CLOEXEC)) != SOCK_STREAM) {
         fputs("sctp-over-tcp: only one-to-one sockets (SOCK_STREAM) are carried\n", stderr);
         errno = ESOCKTNOSUPPORT;
@@ -227,18 +282,30 @@ PUBLIC int socket(int domain, int type, int protocol)
 
 PUBLIC int accept4(int fd, struct sockaddr *address, socklen_t *length, int flags)
 {
-    struct association *a = find(fd);
-    int made = real_accept4(fd, address, length, flags);
+    struct association *a = find(fd), *b;
+    struct sockaddr_storage peer = {0};
+    socklen_t peer_length = sizeof peer;
+    int made;
 
-    if (a && made >= 0) {
-        struct association *b = adopt(made);
-        if (!b) {
-            real_close(made);
-            errno = ENFILE;
-            return -1;
-        }
-        try_to_greet(made, b);
+    loaded();
+    if (!a) {
+        made = real_accept4(fd, address, length, flags);
+        disown(made);
+        return made;
     }
+    made = real_accept4(fd, (struct sockaddr *)&peer, &peer_length, flags);
+    if (made < 0)
+        return -1;
+    if (!(b = adopt(made))) {
+        real_close(made);
+        errno = ENFILE;
+        return -1;
+    }
+    b->tells = a->tells;
+    b->peer = peer;
+    b->peer_length = peer_length;
+    give_address(b, address, length);
+    try_to_greet(made, b);
     return made;
 }
 
@@ -251,6 +318,7 @@ PUBLIC int listen(int fd, int backlog)
 {
     struct association *a = find(fd);
 
+    loaded();
     if (a)
         a->listening = true;
     return real_listen(fd, backlog);
@@ -259,8 +327,14 @@ PUBLIC int listen(int fd, int backlog)
 PUBLIC int connect(int fd, const struct sockaddr *address, socklen_t length)
 {
     struct association *a = find(fd);
-    int done = real_connect(fd, address, length);
+    int done;
 
+    loaded();
+    done = real_connect(fd, address, length);
+    if (a && (done == 0 || errno == EINPROGRESS) && length <= sizeof a->peer) {
+        memcpy(&a->peer, address, length);
+        a->peer_length = length;
+    }
     if (a && done == 0)
         try_to_greet(fd, a);
     return done;
@@ -270,7 +344,9 @@ PUBLIC int close(int fd)
 {
     struct association *a = find(fd);
 
-    if (a) {
+    loaded();
+    /* A child that closes what it inherited leaves the connection to its parent (after vfork even this memory). */
+    if (a && a->owner == getpid()) {
         __atomic_store_n(&a->open, false, __ATOMIC_RELEASE);
         /* A thread may be reading still: wake it, and wait until it has left. */
         shutdown(fd, SHUT_RDWR);
@@ -280,15 +356,45 @@ PUBLIC int close(int fd)
         pthread_mutex_unlock(&a->out);
         pthread_mutex_unlock(&a->in);
     }
-    return real_close ? real_close(fd) : -1;
+    return real_close(fd);
+}
+
+/* RFC 6458, sections 6.2.1 (SCTP_EVENTS) and 6.2.2 (SCTP_EVENT). */
+static int subscribe(struct association *a, int name, const void *value, socklen_t length)
+{
+    if (name == SCTP_EVENTS) {
+        struct sctp_event_subscribe events = {0};
+        /* Its size grew with the kernels: a program may know fewer or more events. */
+        if (length <= offsetof(struct sctp_event_subscribe, sctp_association_event)) {
+            errno = EINVAL;
+            return -1;
+        }
+        memcpy(&events, value, length < sizeof events ? length : sizeof events);
+        a->tells = events.sctp_association_event;
+    } else {
+        struct sctp_event event;
+        if (length < sizeof event) {
+            errno = EINVAL;
+            return -1;
+        }
+        memcpy(&event, value, sizeof event);
+        if (event.se_type == SCTP_ASSOC_CHANGE)
+            a->tells = event.se_on;
+    }
+    return 0;
 }
 
 PUBLIC int setsockopt(int fd, int level, int name, const void *value, socklen_t length)
 {
-    if (!find(fd) || level != IPPROTO_SCTP)
+    struct association *a = find(fd);
+
+    loaded();
+    if (!a || level != IPPROTO_SCTP)
         return real_setsockopt(fd, level, name, value, length);
     if (name == SCTP_NODELAY)
         return real_setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, value, length);
+    if (name == SCTP_EVENTS || name == SCTP_EVENT)
+        return subscribe(a, name, value, length);
     return 0;
 }
 
@@ -296,6 +402,7 @@ PUBLIC int getsockopt(int fd, int level, int name, void *value, socklen_t *lengt
 {
     struct association *a = find(fd);
 
+    loaded();
     if (!a || level != IPPROTO_SCTP)
         return real_getsockopt(fd, level, name, value, length);
     memset(value, 0, *length);
@@ -378,7 +485,12 @@ PUBLIC int sctp_sendmsg(int fd, const void *data, size_t length, struct sockaddr
     }
     fill_header(header, length, ppid, stream, DATA);
     pthread_mutex_lock(&a->out);
-    done = greet(fd, a) < 0 ? -1 : write_whole(fd, parts, 2);
+    if (!__atomic_load_n(&a->open, __ATOMIC_ACQUIRE)) {
+        errno = EBADF; /* closed while we waited: the number may be another's by now */
+        done = -1;
+    } else {
+        done = greet(fd, a) < 0 ? -1 : write_whole(fd, parts, 2);
+    }
     pthread_mutex_unlock(&a->out);
     return done < 0 ? -1 : (int)length;
 }
@@ -391,10 +503,10 @@ PUBLIC int sctp_send(int fd, const void *data, size_t length, const struct sctp_
 }
 
 /* Octets until `want` are there: 1 whole, 0 the end of the stream, -1 an error (EAGAIN: not yet). */
-static int fill(int fd, unsigned char *buffer, size_t *have, size_t want)
+static int fill(int fd, unsigned char *buffer, size_t *have, size_t want, int how)
 {
     while (*have < want) {
-        ssize_t got = recv(fd, buffer + *have, want - *have, 0);
+        ssize_t got = recv(fd, buffer + *have, want - *have, how);
         if (got == 0)
             return 0;
         if (got < 0) {
@@ -407,11 +519,15 @@ static int fill(int fd, unsigned char *buffer, size_t *have, size_t want)
     return 1;
 }
 
-/* Read on in the message that is coming: 1 whole, 0 lost, -1 an error. With the `in` lock held. */
-static int next_message(int fd, struct association *a, enum kind *kind)
+/*
+ * Read on in the message that is coming, for a buffer of `size`: 1 whole, 0 lost, -1 an error. `how` is MSG_DONTWAIT or
+ * nothing. With the `in` lock held.
+ */
+static int next_message(int fd, struct association *a, size_t size, enum kind *kind, int how)
 {
-    int found = fill(fd, a->header, &a->have, HEADER);
+    int found = fill(fd, a->header, &a->have, HEADER, how);
     uint32_t length;
+    size_t peeked;
     uint16_t kind_n;
 
     if (found <= 0)
@@ -429,7 +545,12 @@ static int next_message(int fd, struct association *a, enum kind *kind)
         errno = ENOMEM;
         return -1;
     }
-    return a->length ? fill(fd, a->data, &a->got, a->length) : 1;
+    if (size >= a->length - a->given)
+        return fill(fd, a->data, &a->got, a->length, how);
+    /* Only a part fits: the last octet stays behind, or poll would not tell of the rest. */
+    found = fill(fd, a->data, &a->got, a->length - 1, how);
+    peeked = a->got;
+    return found <= 0 ? found : fill(fd, a->data, &peeked, a->length, how | MSG_PEEK);
 }
 
 static int notify(struct association *a, void *buffer, size_t size, int *flags, uint16_t state)
@@ -454,25 +575,29 @@ static int notify(struct association *a, void *buffer, size_t size, int *flags, 
 static int receive(int fd, struct association *a, void *buffer, size_t size, struct sctp_sndrcvinfo *info, int *flags)
 {
     enum kind kind = DATA;
-    int found;
+    int found, how = flags ? *flags & MSG_DONTWAIT : 0;
     size_t length;
 
+    if (flags)
+        *flags = 0;
     if (a->state == DOWN)
         return 0;
-    found = next_message(fd, a, &kind);
+    found = next_message(fd, a, size, &kind, how);
+    if (found == 1 && kind == HELLO) {
+        a->state = UP;
+        forget_message(a);
+        if (a->tells)
+            return notify(a, buffer, size, flags, SCTP_COMM_UP);
+        found = next_message(fd, a, size, &kind, how);
+    }
     if (found < 0)
         return -1;
     if (found == 0) {
-        bool never = a->state == FRESH;
+        /* Lost also where it never was up: programs give a socket up on SCTP_COMM_LOST, not on SCTP_CANT_STR_ASSOC. */
         a->state = DOWN;
         forget_message(a);
         shutdown(fd, SHUT_RDWR);
-        return notify(a, buffer, size, flags, never ? SCTP_CANT_STR_ASSOC : SCTP_COMM_LOST);
-    }
-    if (kind == HELLO) {
-        a->state = UP;
-        forget_message(a);
-        return notify(a, buffer, size, flags, SCTP_COMM_UP);
+        return a->tells ? notify(a, buffer, size, flags, SCTP_COMM_LOST) : 0;
     }
     if (info) {
         uint16_t stream;
@@ -507,11 +632,16 @@ PUBLIC int sctp_recvmsg(int fd, void *buffer, size_t size, struct sockaddr *from
     }
     try_to_greet(fd, a);
     pthread_mutex_lock(&a->in);
-    found = receive(fd, a, buffer, size, info, flags);
-    kept = errno;
+    if (__atomic_load_n(&a->open, __ATOMIC_ACQUIRE)) {
+        found = receive(fd, a, buffer, size, info, flags);
+        kept = errno;
+        if (found >= 0)
+            give_address(a, from, from_length);
+    } else {
+        found = -1;
+        kept = EBADF; /* closed while we waited: the number may be another's by now */
+    }
     pthread_mutex_unlock(&a->in);
-    if (from && from_length && *from_length && getpeername(fd, from, from_length) < 0)
-        *from_length = 0;
     errno = kept;
     return found;
 }
