@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import random
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -54,7 +55,8 @@ class Notifier:
         async with httpx.AsyncClient(timeout=TIMEOUT_SECONDS, limits=limits, follow_redirects=False) as client:
             try:
                 while True:
-                    await asyncio.sleep(0 if await self._round(client) else IDLE_SECONDS)
+                    # Replicas in step would let the same one look first every time, perhaps the one without the peer.
+                    await asyncio.sleep(0 if await self._round(client) else IDLE_SECONDS * random.uniform(0.5, 1.5))
             finally:
                 for task in self._busy:
                     task.cancel()

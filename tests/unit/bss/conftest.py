@@ -8,7 +8,6 @@ import hmac
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -25,6 +24,7 @@ import pytest
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from nacl.public import PrivateKey
+from tests.ports import free_port
 
 from mvnobox.service import database as service_database
 
@@ -35,12 +35,6 @@ PRODUCTS = "/tmf-api/productInventory/v4/product"
 PARTIES = "/tmf-api/partyManagement/v4/individual"
 OFFERS = "/tmf-api/productCatalogManagement/v4/productOffering"
 BALANCE = "/tmf-api/prepayBalanceManagement/v4"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_ready(port: int, process: subprocess.Popen[bytes], log: Path) -> None:

@@ -12,7 +12,6 @@ import hashlib
 import hmac
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -27,6 +26,7 @@ from typing import Any
 import asyncpg
 import httpx
 import pytest
+from tests.ports import free_port
 
 KEY = "11" * 32
 NCHF = "/nchf-convergedcharging/v3/chargingdata"
@@ -34,12 +34,6 @@ NCHF = "/nchf-convergedcharging/v3/chargingdata"
 
 def token(brand: str) -> str:
     return f"{brand}.{hmac.new(bytes.fromhex(KEY), brand.encode(), hashlib.sha256).hexdigest()}"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass

@@ -34,16 +34,11 @@ from mvnobox.charging.settings import OcsSettings
 
 sys.path.insert(0, str(Path(__file__).parent))
 from diameter_peer import Peer
+from tests.ports import free_port
 
 KEY = "22" * 32
 GROUPS = {1: "octets", 2: "octets", 3: "seconds", 4: "messages", 5: "minor"}
 _imsis = itertools.count(208_930_000_100_001)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass

@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import hmac
 import os
-import socket
 import subprocess
 import sys
 from collections import defaultdict, deque
@@ -18,6 +17,7 @@ from uuid import uuid4
 import httpx
 import pytest
 import yaml
+from tests.ports import free_port
 
 from mvnobox.n4.nchf import Nchf
 from mvnobox.n4.proxy import Ctf
@@ -32,12 +32,6 @@ SMF, CTF, UPF = "127.0.9.1", "127.0.9.2", "127.0.9.3"
 KEY = "22" * 32
 TOKEN = "alpha." + hmac.new(bytes.fromhex(KEY), b"alpha", hashlib.sha256).hexdigest()
 QUANTUM, QUOTA = 1_000_000, 4_000_000
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 async def until(what: str, look: Callable[[], Any], seconds: float = 15) -> Any:

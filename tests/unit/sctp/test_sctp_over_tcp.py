@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.ports import free_port
 
 HERE = Path(__file__).parent
 SOURCE = HERE.parents[2] / "images/sctp/sctp_over_tcp.c"
@@ -37,12 +38,6 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         check=True,
     )
     return library, peer
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Server:

@@ -26,6 +26,7 @@ import asyncpg
 import pytest
 import yaml
 from nacl.public import PrivateKey, SealedBox
+from tests.ports import free_port
 
 KI, OPC = "465b5ce8b199b49faa5f0a2ee238a6bc", "cd63cb71954a9f4e48a5994e37a02baf"
 IMSI, OTHER = "208930000000001", "208930000000002"
@@ -82,7 +83,7 @@ class Directory:
 async def directory(pg_database: Any, tmp_path: Path) -> AsyncIterator[Directory]:
     """The directory's process, with the subscribers IMSI and OTHER."""
     key = PrivateKey.generate()
-    port, http = _free_port(), _free_port()
+    port, http = free_port(), free_port()
     config = tmp_path / "directory.yaml"
     config.write_text(yaml.safe_dump({"listen": f"127.0.0.1:{port}", "http": f"127.0.0.1:{http}"}))
     environment = {"DATABASE_URL": pg_database.dsn("directory"), "DIRECTORY_PRIVATE_KEY": bytes(key).hex()}
@@ -108,12 +109,6 @@ async def directory(pg_database: Any, tmp_path: Path) -> AsyncIterator[Directory
     finally:
         process.terminate()
         process.wait(10)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _run(*command: str) -> None:
@@ -174,18 +169,19 @@ class Core:
         if directory is not None:
             self.directory = directory
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.smf_http = free_port()
         common = {"dnns": [{"name": "internet", "pool": POOL, "gateway": GATEWAY, "mtu": 1400}]}
         self.config: dict[str, dict[str, Any]] = {
             "smf": common | {
-                "listen": f"{HERE}:38500", "n4": {"listen": HERE, "advertise": HERE, "peer": UPF, **FAST},
+                "listen": f"{HERE}:8500", "n4": {"listen": HERE, "advertise": HERE, "peer": UPF, **FAST},
                 "directory": directory.uri if directory else "", "plmn": {"mcc": "208", "mnc": "93"}, "slice": SLICE,
-                "http": "127.0.0.1:38081", "watchSeconds": 0.3,
+                "http": f"127.0.0.1:{self.smf_http}", "watchSeconds": 0.3,
             },
             "upf": common | {
                 "n4": {"listen": UPF, **FAST}, "n3": {"advertise": UPF}, "allow": [f"{DN}/32"],
                 "deny": ["10.0.0.0/8", "198.18.0.0/15"], "http": "127.0.0.1:8081",
             },
-            "ue": {"smf": f"{HERE}:38500", "state": str(folder / "ue"), "http": "127.0.0.1:8081"},
+            "ue": {"smf": f"{HERE}:8500", "state": str(folder / "ue"), "http": "127.0.0.1:8081"},
             "dn": {"listen": "0.0.0.0:8080"},
         }  # fmt: skip
 
@@ -209,7 +205,8 @@ class Core:
         return process.wait(10)
 
     def log(self, role: str) -> str:
-        return (self.folder / f"{role}.log").read_text()
+        path = self.folder / f"{role}.log"
+        return path.read_text() if path.exists() else ""
 
     def ue_start(self, *arguments: str, **popen: Any) -> subprocess.Popen[str]:
         """A command of the UE that runs on."""
@@ -237,7 +234,7 @@ class Core:
             if value:
                 return value
             await asyncio.sleep(0.1)
-        logs = "\n".join(f"--- {role}\n{self.log(role)[-2000:]}" for role in self.config)
+        logs = "\n".join(f"--- {path.stem}\n{path.read_text()[-2000:]}" for path in self.folder.glob("*.log"))
         raise AssertionError(f"{what}: not within {seconds} s\n{logs}")
 
     async def up(self, *roles: str) -> None:
@@ -255,7 +252,7 @@ class Core:
 
     async def metric(self, role: str, name: str) -> float:
         """A process's metric, by its HTTP."""
-        port = "38081" if role == "smf" else "8081"
+        port = self.smf_http if role == "smf" else 8081
         script = f"import urllib.request as r; print(r.urlopen('http://127.0.0.1:{port}/metrics').read().decode())"
         space = [] if role == "smf" else ["ip", "netns", "exec", f"sim-{role}"]
         out = await asyncio.to_thread(subprocess.check_output, [*space, sys.executable, "-c", script], text=True)

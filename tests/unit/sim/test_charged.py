@@ -16,12 +16,12 @@ from uuid import uuid4
 import httpx
 import pytest
 import yaml
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.timeout(240), pytest.mark.slow]
 TENANT_KEY = "11" * 32
 TOKEN = "alpha." + hmac.new(bytes.fromhex(TENANT_KEY), b"alpha", hashlib.sha256).hexdigest()
 CTF = "198.18.77.5"
-OCS_PORT, CTF_PORT = 38082, 38083
 SLICE = 1_000_000
 # Lasts while a killed process starts again: a user plane without quota drops packets, which a UE counts as sent.
 QUOTA = 12 * SLICE
@@ -32,15 +32,17 @@ class Charged:
 
     def __init__(self, core: Any, database: Any) -> None:
         self.core = core
+        self.ports = {"ocs": free_port(), "ctf": free_port()}
+        ocs_at, ctf_at = (f"127.0.0.1:{self.ports[name]}" for name in ("ocs", "ctf"))
         self.ocs = httpx.AsyncClient(
-            base_url=f"http://127.0.0.1:{OCS_PORT}", headers={"Authorization": f"Bearer {TOKEN}"}, timeout=10
+            base_url=f"http://{ocs_at}", headers={"Authorization": f"Bearer {TOKEN}"}, timeout=10
         )
         ctf = {
-            "brand": "alpha", "listen": CTF, "advertise": CTF, "upf": core.upf_node, "http": f"127.0.0.1:{CTF_PORT}",
-            "notifyUri": f"http://127.0.0.1:{CTF_PORT}", "ocs": f"http://127.0.0.1:{OCS_PORT}",
+            "brand": "alpha", "listen": CTF, "advertise": CTF, "upf": core.upf_node, "http": ctf_at,
+            "notifyUri": f"http://{ctf_at}", "ocs": f"http://{ocs_at}",
             "quotaOctets": QUOTA, "reportingQuantumOctets": SLICE,
         }  # fmt: skip
-        ocs = {"listen": f"127.0.0.1:{OCS_PORT}", "quota": {"octets": QUOTA}}
+        ocs = {"listen": ocs_at, "quota": {"octets": QUOTA}}
         self.services: dict[str, tuple[str, dict[str, Any], dict[str, str]]] = {
             "ctf": ("mvnobox.n4", ctf, {"DATABASE_URL": database.dsn("ctf_alpha"), "OCS_TOKEN": TOKEN}),
             "ocs": ("mvnobox.charging", ocs, {"DATABASE_URL": database.dsn("ocs"), "OCS_TENANT_KEY": TENANT_KEY}),
@@ -56,12 +58,12 @@ class Charged:
 
     async def start(self, name: str) -> None:
         self.core.processes[name] = self.run(name, "serve")
-        port = OCS_PORT if name == "ocs" else CTF_PORT
         async with httpx.AsyncClient() as client:
 
             async def ready() -> bool:
+                assert self.core.processes[name].poll() is None, self.core.log(name)
                 try:
-                    return (await client.get(f"http://127.0.0.1:{port}/readyz")).status_code == 200
+                    return (await client.get(f"http://127.0.0.1:{self.ports[name]}/readyz")).status_code == 200
                 except httpx.TransportError:
                     return False
 

@@ -54,7 +54,7 @@ async def test_a_subscriber_s_day(core: Any) -> None:
 
     # NAT: the data network sees the user plane's address. What is denied and not allowed stays shut.
     assert not (await core.ue("download", "--host", core.dn, "--path", "/bytes/x"))["ok"]
-    shut = await core.ue("download", "--host", core.here, "--port", "38500", "--stall", "1")
+    shut = await core.ue("download", "--host", core.here, "--port", "8500", "--stall", "1")
     assert shut["cause"] == "stalled"
     own = await core.ue("download", "--host", core.gateway, "--port", "8081", "--stall", "1")
     assert own["cause"] == "stalled"
