@@ -19,8 +19,10 @@ from .ready import INSTANCE_LABEL, Readiness, by_deployments, by_finalizer, by_s
 from .watching import Listing, Watching
 
 T = TypeVar("T", bound=Resource)
+Differences = list[Difference]
 
 FIELD_MANAGER = "mvno-box"
+_new_client: Any = config.new_client_from_config
 _APPLY = "application/apply-patch+yaml"
 _MERGE = "application/merge-patch+json"
 _PAGE = 500
@@ -38,8 +40,9 @@ class OperatorClient:
         self, api: client.ApiClient, *, field_manager: str = FIELD_MANAGER, request_timeout: float = 15.0
     ) -> None:
         self._api = api
-        self._objects = client.CustomObjectsApi(api)
-        self._apps = client.AppsV1Api(api)
+        # Any: the client declares what it answers as `object`.
+        self._objects: Any = client.CustomObjectsApi(api)
+        self._apps: Any = client.AppsV1Api(api)
         self._manager = field_manager
         self._timeout = request_timeout
 
@@ -49,7 +52,7 @@ class OperatorClient:
     ) -> OperatorClient:
         """A client for a kubeconfig's context; without a path as kubectl does. Raises Unreachable if it has none."""
         try:
-            api = config.new_client_from_config(str(path) if path else None, context)
+            api = _new_client(str(path) if path else None, context)
         except (ConfigException, OSError) as error:
             raise Unreachable(f"no cluster to talk to: {error}", "give a kubeconfig and a context in it") from None
         return cls(api, **options)
@@ -123,7 +126,6 @@ class OperatorClient:
                 return self._objects.list_cluster_custom_object(GROUP, VERSION, kind.PLURAL, **query)
             return self._objects.list_namespaced_custom_object(**self._where(kind, namespace), **query)
 
-        # The client looks for this word to know how to ask for a watch.
         return Watching(
             kind,
             lambda: self.list(kind, namespace, label_selector=label_selector),
@@ -134,7 +136,7 @@ class OperatorClient:
             window=window,
         )
 
-    def drift(self, desired: Resource) -> list[Difference]:
+    def drift(self, desired: Resource) -> Differences:
         """What differs between the desired resource and the live one. Raises NotFound."""
         return differences(desired, self.get(type(desired), desired.namespace, desired.name))
 
@@ -235,22 +237,29 @@ class OperatorClient:
         what = f"delete {kind.KIND} {namespace}/{name}"
         try:
             live = self.get(kind, namespace, name)
-            with told(what):
-                self._objects.delete_namespaced_custom_object(
-                    **self._where(kind, namespace, name),
-                    body=client.V1DeleteOptions(
-                        propagation_policy="Foreground", preconditions=client.V1Preconditions(uid=live.metadata.uid)
-                    ),
-                    _request_timeout=self._timeout,
-                )
-            for _ in _looks(timeout, interval):
+            self._delete(live, what)
+        except NotFound:
+            return False
+        for _ in _looks(timeout, interval):
+            try:
                 current = self.get(kind, namespace, name)
-                if current.metadata.uid != live.metadata.uid:
-                    return True
-                live = current
-        except NotFound as gone:
-            return "live" in locals() and gone is not None
+            except NotFound:
+                return True
+            if current.metadata.uid != live.metadata.uid:
+                return True
+            live = current
         raise TimedOut(f"{what}: not gone after {timeout:.0f} s; held by {_holders(live)}", _release(live))
+
+    def _delete(self, live: Resource, what: str) -> None:
+        options = client.V1DeleteOptions(
+            propagation_policy="Foreground",
+            # Not another of the same name that was made in between.
+            preconditions=client.V1Preconditions(uid=live.metadata.uid),
+        )
+        with told(what):
+            self._objects.delete_namespaced_custom_object(
+                **self._where(type(live), live.namespace, live.name), body=options, _request_timeout=self._timeout
+            )
 
     def wait_until_ready(
         self, kind: type[T], namespace: str, name: str, *, timeout: float = 300.0, interval: float = 1.0

@@ -51,7 +51,7 @@ def differences(desired: Resource, live: Resource) -> list[Difference]:
     """
     want, have = desired.to_object(), live.to_object()
     fields = live.metadata.managedFields or []
-    found = []
+    found: list[Difference] = []
     for part in ("labels", "annotations"):
         wanted = (want.get("metadata") or {}).get(part) or {}
         there = (have.get("metadata") or {}).get(part) or {}

@@ -68,6 +68,8 @@ def _missing(deployment: Deployment | None) -> str:
         return "its Deployment's newest form has not been looked at"
     wanted = 1 if deployment.spec.replicas is None else deployment.spec.replicas
     updated, available = status.updated_replicas or 0, status.available_replicas or 0
-    if updated < wanted or available < wanted or (status.replicas or 0) > updated:
+    if updated < wanted or available < wanted:
         return f"{min(updated, available)} of {wanted} pods available"
+    if (status.replicas or 0) > updated:
+        return f"{available} of {wanted} pods available, and an old one not gone"
     return ""

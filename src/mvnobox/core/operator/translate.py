@@ -157,10 +157,10 @@ def to_open5gs(core: CoreInput) -> Open5GS:
     measured = {"metrics": True, "serviceMonitor": core.service_monitors}
     upf = measured | ({"unprivileged": True} if core.unprivileged_upf else {})
     spec: dict[str, object] = {
-        "amf": Function(**measured),
-        "pcf": Function(**measured),
-        "smf": Function(**measured),
-        "upf": Function(**upf),
+        "amf": Function.model_validate(measured),
+        "pcf": Function.model_validate(measured),
+        "smf": Function.model_validate(measured),
+        "upf": Function.model_validate(upf),
         "configuration": Configuration(
             mcc=core.mcc,
             mnc=core.mnc,

@@ -18,6 +18,7 @@ from .models import Resource
 
 T = TypeVar("T", bound=Resource)
 
+_new_watch: Any = Watch
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 5.0
 
@@ -78,7 +79,7 @@ class Watching(Iterator[Event[T]]):
         self._deadline = None if timeout is None else time.monotonic() + timeout
         self._patience, self._window = patience, window
         self._closed = threading.Event()
-        self._watch: Watch | None = None
+        self._watch: Any = None  # a kubernetes.watch.Watch, which has no types
         self._events = self._run()
 
     @property
@@ -155,7 +156,7 @@ class Watching(Iterator[Event[T]]):
         window = self._window
         if self._deadline is not None:
             window = max(1, min(window, round(self._deadline - time.monotonic())))
-        self._watch = Watch(return_type="object")
+        self._watch = _new_watch(return_type="object")
         if self._closed.is_set():
             return
         query = {
