@@ -18,7 +18,15 @@ import yaml
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 
-from mvnobox.core.operator import CoreInput, OperatorClient, Slice, SubscribedSlice, SubscriberInput
+from mvnobox.core.operator import (
+    CoreInput,
+    Open5GS,
+    Open5GSUser,
+    OperatorClient,
+    Slice,
+    SubscribedSlice,
+    SubscriberInput,
+)
 from mvnobox.core.operator.models import GROUP, VERSION, Resource
 from mvnobox.deploy.cluster.pki import CLIENT, SERVER, Authority, Identity
 from mvnobox.deploy.toolchain import tool
@@ -61,14 +69,15 @@ class ApiServer:
         peer = f"http://127.0.0.1:{self._peer_port}"
         self._etcd = self._run(
             "etcd",
-            [etcd, "--name", "test", "--data-dir", str(folder / "etcd"), "--listen-client-urls", own]
-            + ["--advertise-client-urls", own, "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer]
-            + ["--initial-cluster", f"test={peer}", "--unsafe-no-fsync"],
+            [etcd, "--name=test", f"--data-dir={folder}/etcd", f"--listen-client-urls={own}"],
+            [f"--advertise-client-urls={own}", f"--listen-peer-urls={peer}", f"--initial-advertise-peer-urls={peer}"],
+            [f"--initial-cluster=test={peer}", "--unsafe-no-fsync"],
         )
         self._server: subprocess.Popen[bytes] | None = None
         self.start()
 
-    def _run(self, name: str, command: list[str]) -> subprocess.Popen[bytes]:
+    def _run(self, name: str, *parts: list[str]) -> subprocess.Popen[bytes]:
+        command = [word for part in parts for word in part]
         with open(self.folder / f"{name}.log", "ab") as log:
             return subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder)
 
@@ -76,14 +85,14 @@ class ApiServer:
         pki = self.folder / "pki"
         self._server = self._run(
             "apiserver",
-            [str(self._kubernetes), "kube-apiserver", f"--etcd-servers=http://127.0.0.1:{self._etcd_port}"]
-            + ["--bind-address=127.0.0.1", "--advertise-address=127.0.0.1", f"--secure-port={self.port}"]
-            + ["--service-cluster-ip-range=10.97.0.0/24", "--service-account-issuer=https://test.invalid"]
-            + [f"--service-account-key-file={pki}/service-accounts.pub"]
-            + [f"--service-account-signing-key-file={pki}/service-accounts.key"]
-            + [f"--client-ca-file={pki}/ca.crt", f"--tls-cert-file={pki}/apiserver.crt"]
-            + [f"--tls-private-key-file={pki}/apiserver.key", "--authorization-mode=RBAC", "--profiling=false"]
-            + ["--endpoint-reconciler-type=none", f"--cert-dir={self.folder}/certs"],
+            [str(self._kubernetes), "kube-apiserver", f"--etcd-servers=http://127.0.0.1:{self._etcd_port}"],
+            ["--bind-address=127.0.0.1", "--advertise-address=127.0.0.1", f"--secure-port={self.port}"],
+            ["--service-cluster-ip-range=10.97.0.0/24", "--service-account-issuer=https://test.invalid"],
+            [f"--service-account-key-file={pki}/service-accounts.pub"],
+            [f"--service-account-signing-key-file={pki}/service-accounts.key"],
+            [f"--client-ca-file={pki}/ca.crt", f"--tls-cert-file={pki}/apiserver.crt"],
+            [f"--tls-private-key-file={pki}/apiserver.key", "--authorization-mode=RBAC", "--profiling=false"],
+            ["--endpoint-reconciler-type=none", f"--cert-dir={self.folder}/certs"],
         )
         api = client.VersionApi(self.api())
         ready = client.CoreV1Api(self.api())
@@ -104,14 +113,10 @@ class ApiServer:
         return self._server.pid
 
     def stop(self) -> None:
-        """End the API server; etcd goes on."""
+        """End the API server as a crash does; etcd goes on."""
         if self._server is not None:
-            self._server.terminate()
-            try:
-                self._server.wait(10)
-            except subprocess.TimeoutExpired:
-                self._server.kill()
-                self._server.wait(10)
+            self._server.kill()
+            self._server.wait()
 
     def close(self) -> None:
         self.stop()
@@ -140,6 +145,12 @@ class ApiServer:
         """Remove the CRDs with all resources."""
         extensions = client.ApiextensionsV1Api(self.api())
         names = [crd["metadata"]["name"] for crd in CRDS]
+        operator, raw = OperatorClient(self.api()), Raw(self.api())
+        for kind in (Open5GS, Open5GSUser):
+            for resource in operator.list(kind).items:
+                if resource.metadata.finalizers:
+                    # Nobody is there who would take them off.
+                    raw.patch(resource, {"metadata": {"finalizers": None}})
         for name in names:
             extensions.delete_custom_resource_definition(name)
 

@@ -159,9 +159,7 @@ def test_the_servers_field_errors_are_told_without_keys(
     assert subscriber.key not in str(caught.value)
 
 
-def test_drift_field_by_field(
-    operator: OperatorClient, core: CoreInput, subscriber: SubscriberInput, raw: Any
-) -> None:
+def test_drift_field_by_field(operator: OperatorClient, core: CoreInput, subscriber: SubscriberInput, raw: Any) -> None:
     desired = to_open5gs(replace(core, labels={"brand": "a"}))
     operator.create(desired)
     assert operator.drift(desired) == []
@@ -273,9 +271,7 @@ def test_readiness_by_deployments_when_there_is_no_status(
     assert operator.wait_until_ready(Open5GS, core.namespace, "core", timeout=5).ready
 
 
-def test_readiness_of_a_user(
-    operator: OperatorClient, core: CoreInput, subscriber: SubscriberInput, raw: Any
-) -> None:
+def test_readiness_of_a_user(operator: OperatorClient, core: CoreInput, subscriber: SubscriberInput, raw: Any) -> None:
     user = to_open5gs_user(subscriber, core, keys_in_plain_text=True)
     operator.create(user)
     with pytest.raises(TimedOut):

@@ -17,7 +17,9 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
     max_leaves=6,
 )
-UNKNOWN = st.dictionaries(TEXT.map(lambda text: f"x{text}") | st.sampled_from(["copy", "model_dump", "json"]), JSON, max_size=2)
+UNKNOWN = st.dictionaries(
+    TEXT.map(lambda text: f"x{text}") | st.sampled_from(["copy", "model_dump", "json"]), JSON, max_size=2
+)
 
 
 def some(fields: dict[str, st.SearchStrategy[Any]]) -> st.SearchStrategy[dict[str, Any]]:
@@ -44,7 +46,8 @@ CORE_SPEC = some(
     | {"configuration": CONFIGURATION}
 )
 USER_SPEC = some(
-    dict.fromkeys(("imsi", "key", "opc", "sd", "sst", "apn"), TEXT) | {"open5gs": some({"name": TEXT, "namespace": TEXT})}
+    dict.fromkeys(("imsi", "key", "opc", "sd", "sst", "apn"), TEXT)
+    | {"open5gs": some({"name": TEXT, "namespace": TEXT})}
 )
 METADATA = some(
     dict.fromkeys(("name", "namespace", "uid", "resourceVersion", "creationTimestamp", "deletionTimestamp"), TEXT)
@@ -58,7 +61,9 @@ METADATA = some(
 )
 
 
-def document(kind: type[Resource], spec: st.SearchStrategy[Any], status: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+def document(
+    kind: type[Resource], spec: st.SearchStrategy[Any], status: st.SearchStrategy[Any]
+) -> st.SearchStrategy[Any]:
     fixed = {"apiVersion": st.just("net.gradiant.org/v1"), "kind": st.just(kind.KIND)}
     return st.fixed_dictionaries(fixed, optional={"metadata": METADATA, "spec": spec, "status": status, "more": JSON})
 
@@ -81,7 +86,9 @@ def test_a_changed_field_leaves_the_rest_alone() -> None:
 
 
 def test_what_the_operator_takes_for_absent_fields() -> None:
-    spec = Open5GSSpec.model_validate({"smf": {"metrics": False}, "configuration": {"mcc": "262", "mnc": ""}}).effective()
+    spec = Open5GSSpec.model_validate(
+        {"smf": {"metrics": False}, "configuration": {"mcc": "262", "mnc": ""}}
+    ).effective()
     enabled = {name for name in NETWORK_FUNCTIONS if getattr(spec, name).enabled}
     assert enabled == set(NETWORK_FUNCTIONS) - {"webui"}
     assert spec.smf is not None and spec.smf.metrics is False and spec.smf.serviceMonitor is True

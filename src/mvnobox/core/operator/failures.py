@@ -94,6 +94,8 @@ def from_api(error: ApiException, what: str) -> OperatorError:
             )
         case 403 if any(cause.get("reason") == "NamespaceTerminating" for cause in causes):
             return Conflict(f"{what}: {message}", "wait until the namespace is gone, then create it again")
+        case 403 | 405 if "custom resource definition is terminating" in message:
+            return NotInstalled(f"{what}: the CRD is being removed from the cluster", _INSTALL)
         case 403:
             return Forbidden(f"{what}: {message}", "have an administrator grant this verb on the kind named (RBAC)")
         case 409 if status.get("reason") == "AlreadyExists":

@@ -79,6 +79,7 @@ class Watching(Iterator[Event[T]]):
         self._deadline = None if timeout is None else time.monotonic() + timeout
         self._patience, self._window = patience, window
         self._closed = threading.Event()
+        self._connected = False
         self._watch: Any = None  # a kubernetes.watch.Watch, which has no types
         self._events = self._run()
 
@@ -108,17 +109,14 @@ class Watching(Iterator[Event[T]]):
         return self._closed.is_set() or (self._deadline is not None and time.monotonic() >= self._deadline)
 
     def _run(self) -> Iterator[Event[T]]:
-        pause, failing_since = _FIRST_PAUSE, None
+        pause = _FIRST_PAUSE
+        answered = time.monotonic()
         while not self._over():
+            began, self._connected = time.monotonic(), False
             try:
                 if self._version is None:
                     yield from self._relist()
-                before = self._version
-                for event in self._once():
-                    pause, failing_since = _FIRST_PAUSE, None
-                    yield event
-                if self._version != before:
-                    pause, failing_since = _FIRST_PAUSE, None
+                yield from self._once()
             except Gone:
                 if not self._complete:
                     yield Event(EventKind.RESET, "")
@@ -126,9 +124,14 @@ class Watching(Iterator[Event[T]]):
             except (Unreachable, TimedOut) as error:
                 if self._closed.is_set():
                     return
-                failing_since = failing_since or time.monotonic()
-                if time.monotonic() - failing_since > self._patience:
+                if not self._connected and time.monotonic() - answered > self._patience:
                     raise Unreachable(f"{error.cause} (for {self._patience:.0f} s)", error.remedy) from None
+            if self._connected:
+                answered = time.monotonic()
+            # A server or proxy that ends every watch at once is not to be asked without a pause.
+            if self._connected and time.monotonic() - began > 1:
+                pause = _FIRST_PAUSE
+            else:
                 self._closed.wait(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE)
 
@@ -167,11 +170,16 @@ class Watching(Iterator[Event[T]]):
             "_request_timeout": (10, window + 10),
         }
         with told(f"watch {self._kind.PLURAL}"):
-            for raw in self._watch.stream(self._stream, **query):
+            for raw in self._watch.stream(self._open, **query):
                 if self._closed.is_set():
                     return
                 if raw is not None:
                     yield self._typed(raw)
+
+    def _open(self, **query: Any) -> Any:
+        response = self._stream(**query)
+        self._connected = 200 <= response.status < 300
+        return response
 
     def _typed(self, raw: dict[str, Any]) -> Event[T]:
         document = raw["raw_object"]
