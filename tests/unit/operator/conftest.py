@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 from kubernetes import client, config
-from kubernetes.client.exceptions import ApiException
+from kubernetes.client.exceptions import ApiException, NotFoundException
 
 from mvnobox.core.operator import (
     CoreInput,
@@ -152,7 +152,8 @@ class ApiServer:
                     # Nobody is there who would take them off.
                     raw.patch(resource, {"metadata": {"finalizers": None}})
         for name in names:
-            extensions.delete_custom_resource_definition(name)
+            with contextlib.suppress(NotFoundException):  # a test may have begun it
+                extensions.delete_custom_resource_definition(name)
 
         def gone() -> bool:
             there = {item.metadata.name for item in extensions.list_custom_resource_definition().items}

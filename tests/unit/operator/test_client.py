@@ -211,8 +211,53 @@ def test_delete_waits_until_it_is_gone(operator: OperatorClient, core: CoreInput
                 assert not deletion.done()
                 raw.patch(event.resource, {"metadata": {"finalizers": None}})
                 break
+        else:
+            pytest.fail("it was not deleted in the foreground")
         assert deletion.result(20) is True
     assert operator.delete(Open5GS, core.namespace, "core") is False
+
+
+class Racing(OperatorClient):
+    """Somebody is quicker between two of its requests."""
+
+    def __init__(self, api: Any, after_get: Any = None, after_delete: Any = None) -> None:
+        super().__init__(api)
+        self._after_get, self._after_delete = after_get, after_delete
+
+    def get(self, kind: Any, namespace: str, name: str) -> Any:
+        found = super().get(kind, namespace, name)
+        if self._after_get is not None:
+            self._after_get()
+        return found
+
+    def _delete(self, live: Any, what: str) -> None:
+        super()._delete(live, what)
+        if self._after_delete is not None:
+            self._after_delete()
+
+
+def test_an_update_does_not_bring_back_what_was_deleted(
+    server: Any, operator: OperatorClient, core: CoreInput, raw: Any
+) -> None:
+    desired = to_open5gs(core)
+    operator.create(desired)
+    with pytest.raises(Conflict):
+        Racing(server.api(), after_get=lambda: raw.remove(desired)).update(to_open5gs(replace(core, tac=8)))
+    assert operator.list(Open5GS, core.namespace).items == []
+
+
+def test_another_of_the_same_name_is_not_waited_for(
+    server: Any, operator: OperatorClient, core: CoreInput, raw: Any
+) -> None:
+    desired = to_open5gs(core)
+    operator.create(desired)
+
+    def again() -> None:
+        raw.patch(desired, {"metadata": {"finalizers": None}})
+        operator.create(desired)
+
+    assert Racing(server.api(), after_delete=again).delete(Open5GS, core.namespace, "core", timeout=5) is True
+    assert operator.get(Open5GS, core.namespace, "core").metadata.deletionTimestamp is None
 
 
 def test_delete_that_is_held_says_by_what(
@@ -321,11 +366,20 @@ def test_a_server_that_is_silent_is_given_up(server: Any, core: CoreInput) -> No
         os.kill(server.pid, signal.SIGCONT)
 
 
-def test_not_installed(server: Any, core: CoreInput) -> None:
+def test_not_installed(server: Any, core: CoreInput, raw: Any) -> None:
     fresh = OperatorClient(server.api())
-    server.uninstall()
+    desired = to_open5gs(core)
+    fresh.create(desired)
+    raw.patch(desired, {"metadata": {"finalizers": ["example.org/held"]}})
+    k8s.ApiextensionsV1Api(server.api()).delete_custom_resource_definition("open5gses.net.gradiant.org")
     try:
-        desired = to_open5gs(core)
+        with pytest.raises(NotInstalled) as caught:
+            for number in range(1000):  # the server notices in its own time that the CRD is going
+                fresh.create(to_open5gs(replace(core, name=f"more-{number}")))
+        assert "being removed" in caught.value.cause
+    finally:
+        server.uninstall()
+    try:
         calls = (
             lambda: fresh.check_installed("default"),
             lambda: fresh.create(desired),

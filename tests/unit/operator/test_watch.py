@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -100,18 +101,18 @@ def test_a_server_that_stays_away_is_told(through: OperatorClient, forwarder: An
 def test_close_ends_a_wait_in_another_thread(operator: OperatorClient, core: CoreInput) -> None:
     events = operator.watch(Open5GS, core.namespace)
     assert next(events).kind is EventKind.BOOKMARK
-    left = threading.Event()
+    seen: queue.Queue[str] = queue.Queue()
 
     def follow() -> None:
-        for _ in events:
-            pass
-        left.set()
+        for event in events:
+            seen.put(event.kind.value)
+        seen.put("end")
 
-    thread = threading.Thread(target=follow, daemon=True)
-    thread.start()
+    threading.Thread(target=follow, daemon=True).start()
     operator.create(named(core, "a"))
+    assert [seen.get(timeout=20), seen.get(timeout=20)] == ["ADDED", "MODIFIED"]
     events.close()
-    assert left.wait(10)
+    assert seen.get(timeout=10) == "end"
 
 
 def test_time_out(operator: OperatorClient, core: CoreInput) -> None:
@@ -135,8 +136,11 @@ def test_history_lost_while_the_connection_was(
         operator.create(named(core, name))
     with through.watch(Open5GS, core.namespace, timeout=90, patience=60) as events:
         assert sorted(told(events, 3)) == [("ADDED", "a"), ("ADDED", "b"), ("ADDED", "same")]
+        operator.create(named(core, "late"))
+        assert told(events, 2) == [("ADDED", "late"), ("MODIFIED", "late")]
         forwarder.cut(stay_closed=True)
         raw.remove(named(core, "a"))
+        raw.remove(named(core, "late"))
         raw.patch(named(core, "b"), {"spec": {"nrf": {"metrics": True}}})
         operator.create(named(core, "c"))
         server.stop()
@@ -150,4 +154,4 @@ def test_history_lost_while_the_connection_was(
             elif event.kind is EventKind.BOOKMARK and found:
                 break
             assert event.kind is not EventKind.RESET
-        assert sorted(found) == [("ADDED", "c"), ("DELETED", "a"), ("MODIFIED", "b")]
+        assert sorted(found) == [("ADDED", "c"), ("DELETED", "a"), ("DELETED", "late"), ("MODIFIED", "b")]
