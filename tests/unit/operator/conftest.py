@@ -17,6 +17,7 @@ import pytest
 import yaml
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException, NotFoundException
+from tests.ports import free_port
 
 from mvnobox.core.operator import (
     CoreInput,
@@ -43,20 +44,12 @@ def until(what: str, condition: Callable[[], Any], seconds: float = 30) -> Any:
     return answer
 
 
-def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
-
-
 class ApiServer:
     """etcd and kube-apiserver on loopback, with kubeconfigs of an administrator and of one who may do nothing."""
 
     def __init__(self, folder: Path, etcd: str, kubernetes: Path) -> None:
         self.folder, self._kubernetes = folder, kubernetes
-        self.port, self._etcd_port, self._peer_port = free_ports(3)
+        self.port, self._etcd_port, self._peer_port = free_port(), free_port(), free_port()
         authority = Authority(folder / "pki")
         authority.issue(Identity("apiserver", "kube-apiserver", hosts=("127.0.0.1",), usages=(SERVER, CLIENT)))
         authority.issue(Identity("admin", "test:admin", ("system:masters",)))
