@@ -7,8 +7,8 @@ from typing import Literal
 
 from mvnobox.render.engine import render_template
 from mvnobox.render.epc import Epc
-from mvnobox.render.open5gs import CoreSlice, control_plane
-from mvnobox.render.release import DATABASE, QUOTA_OCTETS, Images, Namespace, Release, image_values
+from mvnobox.render.open5gs import SBI, CoreSlice, control_plane
+from mvnobox.render.release import CLUSTER_DOMAIN, DATABASE, QUOTA_OCTETS, Images, Namespace, Release, image_values
 
 Core = Literal["simulated", "open5gs"]
 
@@ -35,6 +35,11 @@ class PlatformPlan:
 def platform_namespaces(plan: PlatformPlan) -> list[Namespace]:
     """The platform's namespaces."""
     return [Namespace(plan.namespace, "restricted", {"mvno.box/layer": "platform"})]
+
+
+def amf_root(plan: PlatformPlan) -> str | None:
+    """The root of the AMF's SBI."""
+    return f"http://amf.{plan.namespace}.svc.{CLUSTER_DOMAIN}:{SBI['port']}" if plan.core == "open5gs" else None
 
 
 def platform_releases(plan: PlatformPlan) -> list[Release]:
@@ -77,7 +82,8 @@ def platform_releases(plan: PlatformPlan) -> list[Release]:
             {
                 "image": services,
                 "existingSecret": "directory-env",
-                "config": render_template("directory/directory.yaml.j2"),
+                "config": render_template("directory/directory.yaml.j2", amf=amf_root(plan)),
+                **({"amf": True} if plan.core == "open5gs" else {}),
             },
             ("directory-env",),
         ),

@@ -12,6 +12,7 @@ from mvnobox.core.directory.commands import Commands
 from mvnobox.core.directory.server import DirectoryServer
 from mvnobox.core.directory.settings import DirectorySettings, renewed, tls_context, users
 from mvnobox.core.directory.store import make_pool
+from mvnobox.core.directory.withdrawals import Withdrawals
 from mvnobox.service import database
 from mvnobox.service.command import run_command
 from mvnobox.service.settings import address, load_settings, secret
@@ -42,6 +43,7 @@ async def serve(config: str) -> None:
         await run_until_signal(
             server.serve(*address(settings.listen), tls),
             serve_http(Starlette(routes=health_routes(commands.store.ready)), *address(settings.http)),
+            Withdrawals(pool, settings.amf).run(),
             *([renewed(settings.tls, tls)] if settings.tls and tls else []),
         )
     finally:

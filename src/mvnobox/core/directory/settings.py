@@ -28,6 +28,8 @@ class DirectorySettings(Settings):
     http: str = "0.0.0.0:8081"
     database: str = Field(default="open5gs", pattern=r"^[A-Za-z0-9_-]{1,63}$")
     tls: Tls | None = None
+    # The root of the AMF's SBI, where one is to be told of subscribers that are withdrawn.
+    amf: str | None = Field(default=None, pattern=r"^https?://[^/\s]+$")
 
 
 def tls_context(tls: Tls | None) -> ssl.SSLContext | None:

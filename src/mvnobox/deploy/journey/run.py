@@ -282,11 +282,7 @@ class _Run:
     def suspension(self) -> str:
         path = f"/tmf-api/productInventory/v4/product/{self.product}"
         self.bss.call("PATCH", path, {"status": "suspended"})
-        if self.journey.core == "open5gs":
-            # The session stays, with its gate closed: Open5GS takes no word of a subscription's change.
-            _until(15, "the traffic's end", lambda: not self.phone.ping(self.network.gateway, 1).get("received"))
-        else:
-            _until(15, "deregistration", lambda: not self.phone.status()["registered"])
+        _until(15, "deregistration", lambda: not self.phone.status()["registered"])
         refused = self.phone.register(self.sim)
         if refused.get("ok"):
             raise StepFailed("a suspended subscriber could attach")
