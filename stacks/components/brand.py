@@ -11,7 +11,7 @@ import pulumi_kubernetes as kubernetes
 
 from components.platform import database_url
 from components.release import namespace, release, secret
-from mvnobox.render import BrandPlan, brand_namespaces, brand_releases
+from mvnobox.render import BrandPlan, brand_namespaces, brand_releases, brand_resources
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,4 +80,13 @@ class Brand(pulumi.ComponentResource):
             chart = release(spec, contents, [*homes.values(), *(made[key] for key in spec.secrets), *roles], child)
             if spec.name == tenant:
                 roles = [chart]
+        for document in brand_resources(plan):
+            kubernetes.apiextensions.CustomResource(
+                document["kind"].lower(),
+                api_version=document["apiVersion"],
+                kind=document["kind"],
+                metadata=document["metadata"],
+                spec=document["spec"],
+                opts=pulumi.ResourceOptions.merge(child, pulumi.ResourceOptions(depends_on=[*homes.values()])),
+            )
         self.register_outputs({"namespace": plan.namespace})

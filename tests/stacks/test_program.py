@@ -121,3 +121,29 @@ def test_other_stack_names_are_refused(stack: str) -> None:
 
     with pytest.raises(BadInput, match="stack"):
         layer_of(stack)
+
+
+def test_a_brand_on_the_operators_core_asks_for_it_and_has_no_ctf(mocks: Mocks) -> None:
+    import dataclasses
+
+    import pulumi_kubernetes as kubernetes
+
+    from components.brand import Brand, BrandArgs, BrandSecrets
+    from mvnobox.spec import load_brand
+
+    secrets = BrandSecrets(
+        bss_password="a",
+        ctf_password="b",
+        sim_key="22" * 32,
+        bss_admin_token="t",
+        ocs_tenant_key="00" * 32,
+        directory_public_key="33" * 32,
+    )
+    brand = load_brand(ROOT / "tests/unit/operator/data/neighbours.yaml")
+    plan = dataclasses.replace(plans()[1], brand=brand, core="operator")
+    settled(lambda: Brand("neighbours", BrandArgs(plan=plan, secrets=secrets, provider=kubernetes.Provider("k"))))
+    [core] = mocks.of("kubernetes:net.gradiant.org/v1:Open5GS").values()
+    assert core["metadata"]["namespace"] == "neighbours-dev-up"
+    assert core["spec"]["configuration"]["mcc"] == "262"
+    charts = {one["name"] for one in mocks.of("kubernetes:helm.sh/v4:Chart").values()}
+    assert charts == {"tenant-neighbours", "bss"}

@@ -23,6 +23,8 @@ app = typer.Typer(
 )
 ledger = typer.Typer(help="The OCS's books.", no_args_is_help=True)
 app.add_typer(ledger, name="ledger")
+operator = typer.Typer(help="Brands whose core the cluster's open5gs-operator runs.", no_args_is_help=True)
+app.add_typer(operator, name="operator")
 
 BrandOption = Annotated[str, typer.Option("--brand", "-b", help="A brand's name (brands/NAME.yaml) or its file.")]
 EnvOption = Annotated[str, typer.Option("--env", "-e", help="Which environment: the second half of the stacks' names.")]
@@ -33,7 +35,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on s
 def up(
     brand: BrandOption = "silverline",
     env: EnvOption = "dev",
-    core: Annotated[str, typer.Option(help="auto, open5gs or simulated.")] = "auto",
+    core: Annotated[str, typer.Option(help="auto, open5gs, operator or simulated.")] = "auto",
     cluster: Annotated[str, typer.Option(help="auto, embedded or the name of a kubeconfig context.")] = "auto",
     verify: Annotated[bool, typer.Option(help="End with the customer's journey.")] = True,
 ) -> None:
@@ -44,7 +46,7 @@ def up(
 
     report = reporter()
     installed = bring_up(brand=brand, env=env, core=core, cluster=cluster, report=report)
-    if verify:
+    if verify and installed.can_verify:
         result = journey(brand=installed.brand, env=env, report=report)
         print_journey(result)
         if not result.passed:
@@ -149,7 +151,7 @@ def render(
     out_dir: Annotated[Path, typer.Option("--out", help="An empty or new folder.")],
     brand: BrandOption = "silverline",
     env: EnvOption = "dev",
-    core: Annotated[str, typer.Option(help="auto, open5gs or simulated.")] = "auto",
+    core: Annotated[str, typer.Option(help="auto, open5gs, operator or simulated.")] = "auto",
 ) -> None:
     """Write what will be applied as files: chart values, configurations, manifests. No secret is among them."""
     from mvnobox.deploy.rendering import render_to
@@ -171,6 +173,41 @@ def ledger_check(env: EnvOption = "dev", as_json: JsonOption = False) -> None:
             out.print(line, markup=False, soft_wrap=True)
         out.print(f"{len(found.differences)} differences")
     if found.differences:
+        raise typer.Exit(1)
+
+
+@operator.command("sync")
+def operator_sync(
+    brand: BrandOption = "silverline",
+    env: EnvOption = "dev",
+    keys_in_plain_text: Annotated[
+        bool, typer.Option("--keys-in-plain-text", help="Open5GSUsers show Ki and OPc: say that you know it.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Make the operator's subscribers of a brand those of its BSS."""
+    from mvnobox.deploy.operator import sync_brand
+
+    found = sync_brand(brand, env, keys_in_plain_text=keys_in_plain_text)
+    if as_json:
+        print_json(vars_of(found))
+    else:
+        out.print(f"{found.created} created, {found.changed} changed, {found.removed} removed, {found.same} as before")
+
+
+@operator.command("drift")
+def operator_drift(brand: BrandOption = "silverline", env: EnvOption = "dev", as_json: JsonOption = False) -> None:
+    """What differs between a brand's core as desired and as the cluster has it."""
+    from mvnobox.deploy.operator import drift_of
+
+    found = drift_of(brand, env)
+    if as_json:
+        print_json({"drift": found})
+    else:
+        for line in found:
+            out.print(line, markup=False, soft_wrap=True)
+        out.print(f"{len(found)} differences")
+    if found:
         raise typer.Exit(1)
 
 

@@ -8,10 +8,11 @@ from typing import Literal
 
 from mvnobox.deploy.cluster import ClusterChoice
 from mvnobox.deploy.images.imported import put_on_node
+from mvnobox.deploy.operator import connect
 from mvnobox.errors import BadInput, EnvironmentUnfit
 from mvnobox.render import Images
 
-Core = Literal["simulated", "open5gs"]
+Core = Literal["simulated", "open5gs", "operator"]
 # IANA's number of SCTP (RFC 9260); not every platform's socket module names it.
 _SCTP = 132
 PUBLISHED = (Images.open5gs, Images.ueransim)
@@ -32,8 +33,8 @@ class CoreChoice:
 
 def check_core(requested: str) -> None:
     """Refuse a core that there is not, before anything is touched. Raises BadInput."""
-    if requested not in ("auto", "open5gs", "simulated"):
-        raise BadInput(f"there is no core {requested!r}", "take auto, open5gs or simulated")
+    if requested not in ("auto", "open5gs", "operator", "simulated"):
+        raise BadInput(f"there is no core {requested!r}", "take auto, open5gs, operator or simulated")
 
 
 def kernel_has_sctp() -> bool:
@@ -49,6 +50,9 @@ def choose_core(requested: str, choice: ClusterChoice, before: str | None) -> Co
     """The core for a brand; `before` is what it has already. Raises EnvironmentUnfit."""
     if requested == "simulated":
         return CoreChoice("simulated", "you asked for it")
+    if requested == "operator" or (requested == "auto" and before == "operator"):
+        connect(choice)
+        return CoreChoice("operator", "you asked for it" if requested == "operator" else "as installed")
     missing: list[str] = []
     shimmed = False
     if choice.kind == "embedded":

@@ -17,12 +17,13 @@ from mvnobox.deploy.core import CoreChoice, check_core, choose_core
 from mvnobox.deploy.images import ensure_images, load_images
 from mvnobox.deploy.installation import Installation
 from mvnobox.deploy.journey.access import Kubectl
+from mvnobox.deploy.operator import await_core, connect, namespace_of
 from mvnobox.deploy.paths import home_dir
 from mvnobox.deploy.pulumi import Workspace, shell_lines
 from mvnobox.deploy.recovery import await_ready, restart_waiting
 from mvnobox.deploy.report import Reporter
 from mvnobox.errors import BadInput, EnvironmentUnfit
-from mvnobox.render import CoreSlice
+from mvnobox.render import CoreSlice, operator_core
 from mvnobox.spec import BrandSpec, check_together
 
 
@@ -34,6 +35,8 @@ class Installed:
     display_name: str
     changed: int
     hint: str
+    # Whether the kit has a UE there to prove it with.
+    can_verify: bool = True
 
 
 def _plain(value: str) -> ConfigValue:
@@ -65,6 +68,8 @@ def up(*, brand: str, env: str, core: str, cluster: str, report: Reporter) -> In
     others = [(str(one.file), one_spec) for one, one_spec in installation.specs() if one.name != spec.name]
     check_together([*others, (str(file), spec)])
     check_core(core)
+    if core == "operator":
+        operator_core(spec, namespace_of(spec, env))
     with only_one():
         choice = choose(cluster)
         report.note(f"cluster: {choice.kind}, context {choice.context} ({choice.reason})")
@@ -92,13 +97,17 @@ def up(*, brand: str, env: str, core: str, cluster: str, report: Reporter) -> In
         workspace.up(stack, {**common, **own}, report)
         changed += workspace.last_changes.changed
         await_ready(kubectl, report)
-    return Installed(spec.name, spec.display_name, changed, _hint())
+        if chosen.core == "operator":
+            report.note(await_core(connect(choice), spec, env, report))
+    return Installed(spec.name, spec.display_name, changed, _hint(), can_verify=chosen.core != "operator")
 
 
 def _core_said(chosen: CoreChoice) -> str:
     said = f"core: {chosen.core} ({chosen.reason})"
     if chosen.core == "simulated":
         return f"{said}; it is a simulation, with real packets and real charging"
+    if chosen.core == "operator":
+        return f"{said}; the open5gs-operator runs it, without charging of data"
     if chosen.sctp_over_tcp:
         said += "; this kernel has no SCTP: N2 is carried over TCP, which is for laboratories only"
     return said

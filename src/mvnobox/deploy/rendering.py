@@ -8,6 +8,7 @@ from pathlib import Path
 import yaml
 
 from mvnobox.deploy.brands import find_brand
+from mvnobox.deploy.core import check_core
 from mvnobox.deploy.images import references
 from mvnobox.deploy.paths import project_root
 from mvnobox.deploy.report import Reporter
@@ -21,6 +22,7 @@ from mvnobox.render import (
     Release,
     brand_namespaces,
     brand_releases,
+    brand_resources,
     platform_namespaces,
     platform_releases,
 )
@@ -55,11 +57,12 @@ def render_to(folder: Path, *, brand: str, env: str, core: str, report: Reporter
         raise BadInput(f"{folder} is not an empty folder", "name a folder that does not exist yet")
     _, spec = find_brand(brand)
     images = Images(**references())
+    check_core(core)
     chosen = "simulated" if core == "auto" else core
-    if chosen not in ("simulated", "open5gs"):
-        raise BadInput(f"there is no core {core!r}", "take auto, simulated or open5gs")
     slices = (CoreSlice.of(spec),)
-    platform = PlatformPlan(env=env, images=images, core=chosen, slices=slices)  # type: ignore[arg-type]
+    platform = PlatformPlan(
+        env=env, images=images, core="open5gs" if chosen == "open5gs" else "simulated", slices=slices
+    )
     layer = BrandPlan(env=env, brand=spec, images=images, core=chosen)  # type: ignore[arg-type]
     helm = ensure_tool("helm", report)
     count = 0
@@ -73,6 +76,9 @@ def render_to(folder: Path, *, brand: str, env: str, core: str, report: Reporter
             {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": n.name, "labels": n.all_labels}}
             for n in namespaces
         ]
+        if name == spec.name and (beside := brand_resources(layer)):
+            (place / "resources.yaml").write_text(yaml.safe_dump_all(beside, sort_keys=False), encoding="utf-8")
+            count += 1
         (place / "namespaces.yaml").write_text(yaml.safe_dump_all(documents, sort_keys=False), encoding="utf-8")
         count += 1
         for release in releases:

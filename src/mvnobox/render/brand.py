@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from typing import Any
 
 from mvnobox.render.engine import render_template
 from mvnobox.render.epc import Epc
 from mvnobox.render.open5gs import lab_ran, session_management, user_plane
-from mvnobox.render.platform import Core
+from mvnobox.render.operator import operator_core
+from mvnobox.render.platform import BrandCore
 from mvnobox.render.release import (
     CLUSTER_DOMAIN,
     DATABASE,
@@ -29,7 +31,7 @@ class BrandPlan:
     env: str
     brand: BrandSpec
     images: Images
-    core: Core = "simulated"
+    core: BrandCore = "simulated"
     public_url: str | None = None
     # The platform's 4G; a brand that it does not name has none.
     epc: Epc | None = None
@@ -105,6 +107,11 @@ def brand_releases(plan: BrandPlan) -> list[Release]:
             },
             ("bss-env",),
         ),
+    ]
+    if plan.core == "operator":
+        # Its SMF is wired to its UPF: there is no place for a CTF, and no chart for the core.
+        return releases
+    releases.append(
         Release(
             "ctf",
             "ctf",
@@ -117,8 +124,8 @@ def brand_releases(plan: BrandPlan) -> list[Release]:
                 "peers": peers,
             },
             ("ctf-env",),
-        ),
-    ]
+        )
+    )
     if plan.core == "simulated":
         coresim = {"brand": plan.brand.name, "image": image_values(plan.images.coresim), "peers": peers}
         releases += [
@@ -147,6 +154,13 @@ def brand_releases(plan: BrandPlan) -> list[Release]:
             Release("ran", "ueransim", plan.user_plane_namespace, lab_ran(context, peers, plan.images)),
         ]
     return releases
+
+
+def brand_resources(plan: BrandPlan) -> list[dict[str, Any]]:
+    """Objects beside the charts: with the open5gs-operator, the core that it is asked for. Raises BadInput."""
+    if plan.core != "operator":
+        return []
+    return [operator_core(plan.brand, plan.user_plane_namespace).to_object()]
 
 
 def brand_document(brand: BrandSpec) -> str:

@@ -10,7 +10,9 @@ from mvnobox.render.epc import Epc
 from mvnobox.render.open5gs import SBI, CoreSlice, control_plane
 from mvnobox.render.release import CLUSTER_DOMAIN, DATABASE, QUOTA_OCTETS, Images, Namespace, Release, image_values
 
+# A brand may also run on the core of the cluster's open5gs-operator; the platform has nothing of it.
 Core = Literal["simulated", "open5gs"]
+BrandCore = Literal["simulated", "open5gs", "operator"]
 
 
 @dataclass(frozen=True)

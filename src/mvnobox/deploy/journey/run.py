@@ -15,7 +15,7 @@ from mvnobox.deploy.journey.access import Bss, Kubectl
 from mvnobox.deploy.journey.phone import Phone
 from mvnobox.deploy.journey.steps import Journey, StepFailed, StepSkipped
 from mvnobox.deploy.report import Reporter
-from mvnobox.errors import Failed
+from mvnobox.errors import EnvironmentUnfit, Failed
 from mvnobox.render.release import CLUSTER_DOMAIN, QUANTUM_OCTETS
 from mvnobox.spec import BrandSpec
 
@@ -33,6 +33,11 @@ def verify(*, brand: str, env: str, report: Reporter) -> Journey:
     """Run the journey for an installed brand. Raises Failed where there is none."""
     installation = Installation(env)
     installed = installation.brand(brand)
+    if installed.core == "operator":
+        raise EnvironmentUnfit(
+            f"{brand} runs on the open5gs-operator's core, where the kit has no UE",
+            "attach one of your own; ./mvno operator drift says whether the core is as desired",
+        )
     spec = find_brand(str(installed.file))[1]
     with report.task(f"Verifying {spec.display_name}") as task:
         kubectl = Kubectl(installation.cluster())
