@@ -25,11 +25,14 @@ from mvnobox.spec import load_brand
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGES = Images(**references())
-PLATFORM = PlatformPlan("dev", IMAGES)
-BRAND = BrandPlan("dev", load_brand(ROOT / "brands/silverline.yaml"), IMAGES)
+# Environments of their own: an API server compares with what is there, as in `dev` where a brand may be installed.
+PLATFORM = PlatformPlan("sim", IMAGES)
+BRAND = BrandPlan("sim", load_brand(ROOT / "brands/silverline.yaml"), IMAGES)
 OPEN5GS = dataclasses.replace(IMAGES, sctp="localhost/mvno/sctp:1")
-REAL_PLATFORM = dataclasses.replace(PLATFORM, images=OPEN5GS, core="open5gs", slices=(CoreSlice.of(BRAND.brand),))
-REAL_BRAND = dataclasses.replace(BRAND, images=OPEN5GS, core="open5gs")
+REAL_PLATFORM = dataclasses.replace(
+    PLATFORM, env="real", images=OPEN5GS, core="open5gs", slices=(CoreSlice.of(BRAND.brand),)
+)
+REAL_BRAND = dataclasses.replace(BRAND, env="real", images=OPEN5GS, core="open5gs")
 EPC = Epc(
     realm="epc.mnc093.mcc208.3gppnetwork.org",
     brands=(BRAND.brand.name,),

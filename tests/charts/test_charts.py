@@ -15,10 +15,10 @@ import yaml
 from mvnobox.deploy.rendering import manifests
 from mvnobox.deploy.report import PlainReporter
 from mvnobox.deploy.toolchain import ensure_tool
-from mvnobox.render import Release, brand_namespaces, platform_namespaces
+from mvnobox.render import Release
 
 sys.path.insert(0, str(Path(__file__).parent))
-from releases import BRAND, EPC_BRAND, EPC_PLATFORM, PLATFORM, RELEASES, ROOT, objects
+from releases import RELEASES, ROOT, objects
 
 CHARTS = sorted(path.parent.name for path in (ROOT / "charts").glob("*/values.schema.json"))
 
@@ -122,10 +122,9 @@ def test_a_real_api_server_takes_all_of_it(helm: Path, cluster: Any) -> None:
     from mvnobox.deploy.cluster import EmbeddedCluster
 
     kubectl = EmbeddedCluster().kubectl
-    plans = [*platform_namespaces(PLATFORM), *brand_namespaces(BRAND)]
-    namespaces = [*plans, *platform_namespaces(EPC_PLATFORM), *brand_namespaces(EPC_BRAND)]
+    needed = {release.namespace for release in RELEASES}
     there = {n["metadata"]["name"] for n in json.loads(kubectl("get", "ns", "-o", "json").stdout)["items"]}
-    made = [n.name for n in namespaces if n.name not in there]
+    made = sorted(needed - there)
     try:
         for name in made:
             kubectl("create", "namespace", name)
