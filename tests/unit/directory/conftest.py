@@ -107,12 +107,13 @@ async def running(
     users: dict[str, str] | None = None,
     tls: ssl.SSLContext | None = None,
     key: PrivateKey | None = None,
+    tells_amf: bool = False,
 ) -> AsyncIterator[Directory]:
     key = key or PrivateKey.generate()
     await database.migrate(pg_database.dsn("directory"), MIGRATIONS)
     pool = await make_pool(pg_database.dsn("directory"))
     known = {name: Credential.of(password) for name, password in (users or {}).items()}
-    server = DirectoryServer(Commands(pool, bytes(key), "open5gs"), known)
+    server = DirectoryServer(Commands(pool, bytes(key), "open5gs", tells_amf=tells_amf), known)
     listener = await server.listen("127.0.0.1", 0, tls)
     police = asyncio.create_task(server.police(0.05))
     found = Directory(server, listener.sockets[0].getsockname()[1], pg_database.dsn, key)

@@ -42,6 +42,11 @@ class Amf:
         return (await asyncio.wait_for(self.told.get(), 20))[0]
 
 
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(withdrawals, "AGAIN_SECONDS", 0.2)
+
+
 @pytest.fixture
 async def amf(directory: Any, pg_database: Any) -> AsyncIterator[Amf]:
     """With two replicas of the directory that tell it."""
@@ -131,3 +136,30 @@ async def test_a_change_in_between_is_not_lost(directory: Any, pg_database: Any)
         task.cancel()
     finally:
         pool.terminate()
+
+
+async def test_keys_that_open_nothing_are_shown_until_the_amf_has_let_go(
+    pg_database: Any, start: Any, example: Any
+) -> None:
+    """Open5GS's UDM drops a subscriber without keys, and with it the goodbye of the SMF."""
+    async with start(tells_amf=True) as directory:
+        await directory.put(IMSI, "33639980001")
+        find = directory.subscribers().find_one
+
+        async def keys() -> Any:
+            return (await asyncio.to_thread(find, {"imsi": IMSI}) or {}).get("security")
+
+        own = await keys()
+        await directory.sql(PUT, IMSI, 1)
+        shown = await keys()
+        assert set(shown) == {"k", "op", "opc", "amf", "sqn"} and shown["op"] is None
+        assert shown["k"] not in (own["k"], (await keys())["k"]) and len(bytes.fromhex(shown["opc"])) == 16
+        assert (await asyncio.to_thread(find, {"imsi": IMSI}))["slice"] == example["slice"]
+        await directory.sql("SELECT directory.remove_subscriber($1)", IMSI)
+        assert (await keys())["k"] != own["k"]
+        pool = await make_pool(pg_database.dsn("directory"))
+        task = asyncio.create_task(Withdrawals(pool, None).run())
+        await nobody_waits(directory)
+        task.cancel()
+        pool.terminate()
+        assert await keys() is None

@@ -34,7 +34,7 @@ async def serve(config: str) -> None:
     known = users(os.environ.get("DIRECTORY_USERS", ""))
     tls = tls_context(settings.tls)
     pool = await make_pool(secret("DATABASE_URL"))
-    commands = Commands(pool, key, settings.database)
+    commands = Commands(pool, key, settings.database, tells_amf=settings.amf is not None)
     server = DirectoryServer(commands, known)
     # What stands now stays: left out of later collections, which would hold answers up.
     gc.collect()

@@ -35,8 +35,8 @@ _OPEN = {"hello", "ismaster", "ping", "buildinfo", "saslstart", "saslcontinue", 
 class Commands:
     """Dispatch by the command's name, its first key."""
 
-    def __init__(self, pool: asyncpg.Pool, private_key: bytes, database: str) -> None:
-        self.store = Store(pool)
+    def __init__(self, pool: asyncpg.Pool, private_key: bytes, database: str, *, tells_amf: bool = False) -> None:
+        self.store = Store(pool, tells_amf=tells_amf)
         assembler = Assembler(private_key)
         self._database = database
         self._queries = Queries(self.store, assembler, Changes(pool, assembler, database, COLLECTION), database)

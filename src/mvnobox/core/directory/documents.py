@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import json
 import re
+import secrets
 import struct
 from typing import Any
 
@@ -57,7 +58,7 @@ def _provisioned(document: str) -> bytes:
 
 
 @functools.lru_cache(maxsize=2048)
-def _barred(document: str) -> bool:
+def barred(document: str) -> bool:
     """Suspended or terminated: `subscriber_status` 1, operator determined barring (TS 29.272 clause 7.3.29)."""
     return bool(json.loads(document).get("subscriber_status"))
 
@@ -98,12 +99,28 @@ class Assembler:
             + embedded(4, b"msisdn", numbers)
             + (
                 b""
-                if _barred(row["document"])
+                if barred(row["document"])
                 else embedded(3, b"security", self._security(row["sealed"], row["sqn"], rand))
             )
             + _provisioned(row["document"])
             + others
         )
+
+
+def leaving(imsi: str, row: Any) -> bytes:
+    """The document of a subscriber whom the AMF is letting go of, with keys that open nothing.
+
+    While it deregisters a UE, Open5GS's UDR looks for the keys (authentication-status, TS 29.505 clause 5.2.2), and its
+    UDM drops the subscriber where there are none, before the SMF has said goodbye: the session would stay for ever.
+    """
+    nothing = [text(name, secrets.token_hex(16)) for name in (b"k", b"opc")]
+    security = nothing[0] + b"\x0aop\0" + nothing[1] + text(b"amf", "8000") + b"\x12sqn\0" + _SQN.pack(0)
+    return whole(
+        text(b"_id", imsi)
+        + text(b"imsi", imsi)
+        + embedded(3, b"security", security)
+        + (_provisioned(row["document"]) if row is not None else b"")
+    )
 
 
 def _written(stored: str) -> tuple[bytes, bytes]:

@@ -11,7 +11,7 @@ import bson
 from mvnobox.core.directory.answers import COLLECTION, CommandError
 from mvnobox.core.directory.changes import Changes, Stream
 from mvnobox.core.directory.cursors import Cursors
-from mvnobox.core.directory.documents import Assembler, cursor, embedded
+from mvnobox.core.directory.documents import Assembler, barred, cursor, embedded, leaving
 from mvnobox.core.directory.filters import Unsupported, keys, matches, project
 from mvnobox.core.directory.store import Store
 
@@ -71,6 +71,8 @@ class Queries:
         imsi = query.get("imsi")
         if type(imsi) is str and len(query) == 1 and not projection and not body.get("skip"):
             row = await self._store.by_imsi(imsi)
+            if (row is None or barred(row["document"])) and await self._store.is_leaving(imsi):
+                return cursor(self._space, [leaving(imsi, row)])
             return cursor(self._space, [self._assembler.encode(row)] if row is not None else [])
         skip, limit = whole_number(body, "skip"), whole_number(body, "limit")
         single = bool(body.get("singleBatch")) or limit < 0

@@ -49,8 +49,9 @@ async def make_pool(dsn: str, size: int = 8) -> asyncpg.Pool:
 class Store:
     """Queries over a pool."""
 
-    def __init__(self, pool: asyncpg.Pool) -> None:
-        self._pool = pool
+    def __init__(self, pool: asyncpg.Pool, *, tells_amf: bool = False) -> None:
+        """`tells_amf`: whether an AMF is told of subscribers that are withdrawn."""
+        self._pool, self._tells_amf = pool, tells_amf
         self._lookups = Lookups(self._rows)
 
     async def ready(self) -> str | None:
@@ -78,6 +79,13 @@ class Store:
     def by_imsi(self, imsi: str) -> Awaitable[Any]:
         """The row of an IMSI or None: the look-up of every registration."""
         return self._lookups.get(imsi)
+
+    async def is_leaving(self, imsi: str) -> bool:
+        """Whether an AMF is being told to let go of the subscriber."""
+        if not self._tells_amf:
+            return False
+        statement = "SELECT EXISTS (SELECT FROM withdrawal WHERE imsi = $1)"
+        return bool(await self._reading(lambda: self._pool.fetchval(statement, imsi, timeout=QUERY_SECONDS)))
 
     async def by_keys(self, imsis: list[str], msisdns: list[str], limit: int) -> list[Any]:
         """Rows of any of the keys, in the order of their IMSIs."""

@@ -25,11 +25,14 @@ IDLE_SECONDS = 0.5
 TIMEOUT_SECONDS = 3.0
 AT_ONCE = 64
 # A registration that was under way may end with keys that were given before: the AMF, which did not know the UE yet, is
-# asked again.
+# asked again. As long lasts what follows its answer, during which the directory shows keys that open nothing.
 AGAIN_SECONDS = 5
 # An AMF that was away so long has lost its UEs.
 GIVE_UP = "interval '1 hour'"
 _OVER = ("done", "not attached", "given up")
+_LATER = ("told", "not yet attached")
+# `attempts` of a withdrawal that the AMF has taken; the claim adds one.
+_TAKEN = -1
 # A lease longer than a delivery takes; when its holder dies, another replica takes over.
 _CLAIM = """UPDATE withdrawal w SET attempts = attempts + 1,
         next_at = now() + make_interval(secs => 2 * $2::float + least(60, 0.5 * 2 ^ least(attempts, 10)))
@@ -77,8 +80,10 @@ class Withdrawals:
         WITHDRAWALS.labels(result).inc()
         statement = "DELETE FROM withdrawal WHERE imsi = $1 AND at = $2"
         if result not in _OVER:
-            seconds = AGAIN_SECONDS if result == "not yet attached" else min(60.0, 0.5 * 2 ** min(row["attempts"], 10))
-            statement = f"""UPDATE withdrawal SET next_at = now() + interval '{seconds * random.uniform(0.9, 1.1):.3f} s'
+            seconds = AGAIN_SECONDS if result in _LATER else min(60.0, 0.5 * 2 ** min(row["attempts"], 10))
+            attempts = _TAKEN if result == "told" else row["attempts"]
+            statement = f"""UPDATE withdrawal SET attempts = {attempts},
+                    next_at = now() + interval '{seconds * random.uniform(0.9, 1.1):.3f} s'
                 WHERE imsi = $1 AND at = $2"""
         try:
             await self._pool.execute(statement, row["imsi"], row["at"], timeout=QUERY_SECONDS)
@@ -87,13 +92,15 @@ class Withdrawals:
             log.warning("withdrawals: %s", type(error).__name__)
 
     async def _told(self, client: httpx.AsyncClient, row: asyncpg.Record) -> str:
+        if row["attempts"] == _TAKEN + 1:
+            return "done"
         try:
             status = (await client.post(PATH.format(row["imsi"]), json=BODY)).status_code
         except (httpx.HTTPError, OSError) as error:
             log.info("the AMF was not told", extra={"attempt": row["attempts"], "error": type(error).__name__})
             status = 0
         if 200 <= status < 300:
-            return "done"
+            return "told"
         if status == 404:
             return "not attached" if row["attempts"] > 1 else "not yet attached"
         if row["old"]:
