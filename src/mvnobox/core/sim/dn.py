@@ -27,6 +27,24 @@ class DataNetwork:
 
     async def run(self) -> None:
         """Serve until cancelled."""
+        await asyncio.gather(self._http(), self._iperf3())
+
+    async def _iperf3(self) -> None:
+        """An iperf3 server; it takes one client at a time, and is started again where a broken one ends it."""
+        port = self._settings.iperf3
+        while port is not None:
+            # What hangs for so long is given up (seconds).
+            command = ("iperf3", "--server", "--port", str(port), "--idle-timeout", "60")
+            server = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.DEVNULL)
+            try:
+                log.info("iperf3 ended", extra={"code": await server.wait()})
+            finally:
+                if server.returncode is None:
+                    server.kill()
+                    await server.wait()
+            await asyncio.sleep(0.2)
+
+    async def _http(self) -> None:
         host, _, port = self._settings.listen.rpartition(":")
         server = await asyncio.start_server(self._connection, host, int(port))
         log.info("simulated data network is up", extra={"simulation": True})

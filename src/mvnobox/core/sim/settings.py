@@ -88,3 +88,5 @@ class UeSettings(Settings):
 
 class DnSettings(Settings):
     listen: str = "0.0.0.0:8080"
+    # The port of an iperf3 server beside it; None: no such server.
+    iperf3: int | None = Field(default=None, ge=1, le=65535)

@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from mvnobox.core.sim.ue_traffic import Source, download, ping, split_url
+from mvnobox.core.sim.ue_traffic import Source, download, iperf3, ping, split_url
 
 AGENT_SECONDS = 120.0
-COMMANDS = ("register", "session", "deregister", "status", "idle", "service-request", "ping", "download")
+COMMANDS = ("register", "session", "deregister", "status", "idle", "service-request", "ping", "download", "iperf3")
 
 
 def add_commands(ue: Any) -> None:
@@ -35,6 +35,13 @@ def add_commands(ue: Any) -> None:
     fetch.add_argument("--stall", type=float, default=5, help="seconds without an octet")
     fetch.add_argument("--bytes-limit", type=int, help="stop after so many octets")
     fetch.add_argument("--report", choices=["progress"], help="a line a second on standard error")
+
+    measure = ue.choices["iperf3"]
+    measure.add_argument("--host", required=True)
+    measure.add_argument("--port", type=int, default=5201)
+    measure.add_argument("--octets", type=int, required=True)
+    measure.add_argument("--direction", choices=["down", "up"], default="down")
+    measure.add_argument("--timeout", type=float, default=60, help="seconds in all")
 
 
 def run_command(arguments: argparse.Namespace) -> int:
@@ -66,7 +73,7 @@ def _run(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.command == "register":
         # Keys come by standard input: an argument would be seen in the process list.
         return _ask(arguments, command="register", sim=json.load(sys.stdin), beside=arguments.beside)
-    if arguments.command not in ("ping", "download"):
+    if arguments.command not in ("ping", "download", "iperf3"):
         return _ask(arguments, command=arguments.command)
     before = _ask(arguments, command="status")
     if not before["registered"]:
@@ -74,16 +81,24 @@ def _run(arguments: argparse.Namespace) -> dict[str, Any]:
     source = Source(before["address"], before["interface"])
     if arguments.command == "ping":
         return ping(source, arguments.target, arguments.count)
-    if not arguments.url and not arguments.host:
-        raise ValueError("download needs --url, or --host and --path")
-    target = split_url(arguments.url) if arguments.url else (arguments.host, arguments.port, arguments.path)
-    answer = download(
-        source, target, timeout=arguments.timeout, stall=arguments.stall, limit=arguments.bytes_limit,
-        report=_progress if arguments.report else None,
-    )  # fmt: skip
+    if arguments.command == "iperf3":
+        target = (arguments.host, arguments.port)
+        answer = iperf3(source, target, arguments.octets, upload=arguments.direction == "up", timeout=arguments.timeout)
+    else:
+        answer = _download(source, arguments)
     after = _ask(arguments, command="status")
     down, up = (after[key] - before[key] for key in ("receivedOctets", "sentOctets"))
     return answer | {"carriedOctets": down + up, "carried": {"downlink": down, "uplink": up}}
+
+
+def _download(source: Source, arguments: argparse.Namespace) -> dict[str, Any]:
+    if not arguments.url and not arguments.host:
+        raise ValueError("download needs --url, or --host and --path")
+    target = split_url(arguments.url) if arguments.url else (arguments.host, arguments.port, arguments.path)
+    return download(
+        source, target, timeout=arguments.timeout, stall=arguments.stall, limit=arguments.bytes_limit,
+        report=_progress if arguments.report else None,
+    )  # fmt: skip
 
 
 def _progress(line: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Traffic of a phone's user: ping and download, from the phone's address through its device.
+"""Traffic of a phone's user: ping, download and iperf3, from the phone's address through its device.
 
 Runs in the command's own process: the agent has its hands full with the tunnel.
 """
@@ -6,9 +6,11 @@ Runs in the command's own process: the agent has its hands full with the tunnel.
 from __future__ import annotations
 
 import contextlib
+import json
 import secrets
 import socket
 import struct
+import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -158,6 +160,35 @@ def download(
         "seconds": round(seconds, 3),
         "bitsPerSecond": round(body * 8 / seconds) if seconds else 0,
     }
+
+
+def iperf3(source: Source, target: tuple[str, int], octets: int, *, upload: bool, timeout: float) -> dict[str, Any]:
+    """So many octets one way over TCP by iperf3 3.10 or later; `octets` and `bitsPerSecond` as received."""
+    began = time.monotonic()
+    host, port = target
+    command = [
+        "iperf3", "--client", host, "--port", str(port), "--bytes", str(octets), "--json", "--connect-timeout", "3000",
+        "--bind-dev", source.interface, "--bind", source.address, *([] if upload else ["--reverse"]),
+    ]  # fmt: skip
+    while True:
+        left = timeout - (time.monotonic() - began)
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=max(left, 0.1), check=False)
+            answer = json.loads(done.stdout)
+        except (subprocess.TimeoutExpired, FileNotFoundError, ValueError) as error:
+            return {"ok": False, "cause": f"iperf3: {type(error).__name__}", "octets": 0, "bitsPerSecond": 0}
+        cause = answer.get("error")
+        if cause and "busy" in cause and left > 1:
+            # The server has another client, one at a time.
+            time.sleep(0.5)
+            continue
+        received = answer.get("end", {}).get("sum_received", {})
+        return {
+            "ok": cause is None and received.get("bytes", 0) > 0,
+            "cause": cause,
+            "octets": int(received.get("bytes", 0)),
+            "bitsPerSecond": round(received.get("bits_per_second", 0)),
+        }
 
 
 def _head(connection: socket.socket) -> tuple[int, int | None, int]:

@@ -42,6 +42,10 @@ class Phone:
     def ping(self, target: str, count: int) -> dict[str, Any]:
         return self._run("ping", "--target", target, "--count", str(count))
 
+    def iperf3(self, host: str, octets: int, direction: str) -> dict[str, Any]:
+        """So many octets through the tunnel by iperf3, `down` or `up`."""
+        return self._run("iperf3", "--host", host, "--octets", str(octets), "--direction", direction, "--timeout", "60")
+
     def download(
         self, host: str, octets: int, *, port: int = 8080, stall: float = 3, timeout: float = 60
     ) -> dict[str, Any]:

@@ -94,6 +94,7 @@ class _Run:
             ("quota ended and traffic stopped", self.cut),
             ("top-up sold", self.top_up),
             ("traffic back", self.back),
+            ("iperf3 both ways", self.throughput),
             ("other brands out of reach", self.isolation),
             ("suspension takes effect while attached", self.suspension),
         ):
@@ -265,6 +266,15 @@ class _Run:
 
         answer = _until(30, "traffic", works)
         return f"{answer['octets']} octets arrived"
+
+    def throughput(self) -> str:
+        found = {}
+        for direction, octets in (("down", 10_000_000), ("up", 5_000_000)):
+            answer = self.phone.iperf3(self.data_host, octets, direction)
+            if not answer.get("ok"):
+                raise StepFailed(f"{direction}: {answer.get('cause')}")
+            found[direction] = answer["bitsPerSecond"] / 1e6
+        return ", ".join(f"{rate:.0f} Mbit/s {direction}" for direction, rate in found.items())
 
     def isolation(self) -> str:
         if not self.others:
