@@ -65,19 +65,26 @@ class Upf:
             raise
 
     async def heard(self, peer: Address, recovery: int | None) -> None:
-        """A request came from here: one that only a UPF sends, or a heartbeat, whose time stamp tells whose it is.
+        """A request came from here: one that only a UPF sends, or a heartbeat, whose time stamp and address tell whose.
 
-        After our restart the association stands as it was: the UPF's next word is enough.
+        The time stamp alone does not: it has seconds, and an SMF may have started in the same one. After our restart
+        the association stands as it was: the UPF's next word is enough.
         """
         if not self._settings.upf_initiates or (peer == self._heard_from and self.associated.is_set()):
             return
-        if recovery is not None and await self._store.get_setting("upf-recovery") != str(recovery):
-            return
+        if recovery is not None:
+            where = await self._store.get_setting("upf-address")
+            if where not in (None, peer[0]) or await self._store.get_setting("upf-recovery") != str(recovery):
+                return
         features = await self._store.get_setting("upf-features")
-        self._heard_from = peer
+        await self._is_at(peer)
         if features is not None:
             self.features = Ie(IeType.UP_FUNCTION_FEATURES, bytes.fromhex(features))
         self._associated()
+
+    async def _is_at(self, peer: Address) -> None:
+        self._heard_from = peer
+        await self._store.set_setting("upf-address", peer[0])
 
     def _associated(self) -> None:
         self.associated.set()
@@ -86,7 +93,7 @@ class Upf:
 
     async def accepted(self, setup: Message, peer: Address) -> None:
         """The UPF has set the association up, and our answer carries our newest time stamp."""
-        self._heard_from = peer
+        await self._is_at(peer)
         if self.features is not None:
             await self._store.set_setting("upf-features", self.features.data.hex())
         self._associated()

@@ -1,0 +1,279 @@
+"""UEs of UERANSIM on an installed brand of Open5GS: many at once, and what the CTF adds to a session and to traffic.
+
+"Without the CTF" points the brand's SMF and UPF at each other for the time of the measurement; whatever happens, they are
+put back. The UEs are the bench's own subscribers, at the end of the brand's IMSIs, and are removed again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import secrets
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from common import Unfit
+
+from mvnobox.deploy.brands import find_brand
+from mvnobox.deploy.installation import Installation
+from mvnobox.deploy.journey.access import Kubectl
+from mvnobox.deploy.journey.phone import Phone
+from mvnobox.errors import KitError
+from mvnobox.render.release import CLUSTER_DOMAIN
+
+HERE = Path(__file__).resolve().parent
+ENV = "dev"
+SUBSCRIBERS, AT_ONCE, SESSIONS = 10_000, 64, 10
+DOWN, UP = 100_000_000, 20_000_000
+_TIME = re.compile(r"^\[(?P<at>[\d-]+ [\d:.]+)\] (?P<text>.*)$")
+
+
+def say(words: str) -> None:
+    print(words, file=sys.stderr, flush=True)
+
+
+def _moment(line: str) -> float:
+    match = _TIME.match(line)
+    assert match, line
+    return datetime.strptime(match["at"], "%Y-%m-%d %H:%M:%S.%f").timestamp()
+
+
+class Lab:
+    """A brand's radio laboratory."""
+
+    def __init__(self, name: str, file: Path) -> None:
+        self.kubectl = Kubectl(Installation(ENV).cluster())
+        self.spec = find_brand(str(file))[1]
+        self.home, self.plane, self.platform = f"{name}-{ENV}", f"{name}-{ENV}-up", f"platform-{ENV}"
+        self.phone = Phone(self.kubectl, self.plane, "open5gs")
+        plmn = self.spec.plmn.mcc + self.spec.plmn.mnc
+        self.first = f"{plmn}{10 ** (15 - len(plmn)) - SUBSCRIBERS - 1}"
+        self.key, self.opc = secrets.token_hex(16), secrets.token_hex(16)
+        self.dnn = self.spec.data_networks[0].name
+        self._next = AT_ONCE
+
+    @staticmethod
+    def find() -> Lab:
+        """The first brand on Open5GS. Raises Unfit."""
+        try:
+            for one in Installation(ENV).brands():
+                if one.core == "open5gs":
+                    lab = Lab(one.name, one.file)
+                    lab.kubectl.json("-n", lab.plane, "get", "deploy", "ran")
+                    return lab
+        except KitError as error:
+            raise Unfit(error.cause) from None
+        raise Unfit("no brand on Open5GS is installed: ./mvno up --core open5gs")
+
+    def run(self, *arguments: str, stdin: str | None = None, timeout: float = 120) -> str:
+        done = self.kubectl.run(*arguments, stdin=stdin, timeout=timeout)
+        if done.returncode != 0:
+            raise Unfit(f"kubectl {' '.join(arguments[:6])}: {done.stderr.strip()[-300:]}")
+        return done.stdout
+
+    def shell(self, script: str, timeout: float = 120) -> str:
+        """Run a script beside gNB and UE."""
+        return self.run(
+            "-n", self.plane, "exec", "-i", "deploy/ran", "-c", "ran", "--", "sh", stdin=script, timeout=timeout
+        )
+
+    # Subscribers ---------------------------------------------------------------------------------------------------
+
+    def provision(self) -> float:
+        """Make the subscribers; how many a second."""
+        slice_: dict[str, Any] = {"sst": self.spec.slice.sst, "default_indicator": True}
+        if self.spec.slice.sd:
+            slice_["sd"] = self.spec.slice.sd
+        rate = {"downlink": {"value": 1, "unit": 3}, "uplink": {"value": 1, "unit": 3}}
+        arp = {"priority_level": 8, "pre_emption_capability": 1, "pre_emption_vulnerability": 2}
+        session = {"name": self.dnn, "type": 1, "qos": {"index": 9, "arp": arp}, "ambr": rate, "pcc_rule": []}
+        document = {
+            "schema_version": 1, "subscriber_status": 0, "operator_determined_barring": 0, "network_access_mode": 0,
+            "access_restriction_data": 32, "subscribed_rau_tau_timer": 12, "ambr": rate,
+            "slice": [{**slice_, "session": [session]}],
+        }  # fmt: skip
+        given = {
+            "first": self.first, "count": SUBSCRIBERS, "accounts": AT_ONCE + 3 * SESSIONS, "key": self.key, "opc": self.opc,
+            "document": document, "ocs": f"http://ocs.{self.platform}.svc.{CLUSTER_DOMAIN}:8080",
+        }  # fmt: skip
+        script = (HERE / "provision.py").read_text(encoding="utf-8")
+        command = ("-n", self.home, "exec", "-i", "deploy/bss", "-c", "bss", "--", "python", "-c", script)
+        done = json.loads(self.run(*command, stdin=json.dumps(given), timeout=300).strip().splitlines()[-1])
+        return float(done["count"] / done["seconds"])
+
+    def forget(self) -> None:
+        """Remove the subscribers, without a word to the AMF for each."""
+        last = str(int(self.first) + SUBSCRIBERS)
+        where = f"imsi BETWEEN '{self.first}' AND '{last}'"
+        statements = (
+            f"SET search_path = directory; DELETE FROM subscriber WHERE {where}; DELETE FROM withdrawal WHERE {where};"
+        )
+        self.run(
+            "-n", self.platform, "exec", "-i", "postgresql-0", "--",
+            "sh", "-c", "psql -q -v ON_ERROR_STOP=1 -U postgres mvno", stdin=statements, timeout=300,
+        )  # fmt: skip
+
+    # UEs -----------------------------------------------------------------------------------------------------------
+
+    def _ues(self, count: int, first: str) -> str:
+        sim = {"imsi": first, "ki": self.key, "opc": self.opc, "dnn": self.dnn, "sst": self.spec.slice.sst}
+        from mvnobox.core.ueransim.agent import ue_document
+
+        document = ue_document({**sim, "sd": self.spec.slice.sd}, self.spec.plmn.mcc, self.spec.plmn.mnc)
+        wait = f"""i=0; while [ $i -lt 600 ] && [ $(grep -c 'TUN interface' /tmp/bench.log) -lt {count} ]; do
+            sleep 0.1; i=$((i+1)); done"""
+        # The gNB starts anew: UERANSIM's does not serve a UE that comes back.
+        return self.shell(
+            f""": > /run/mvno/gnb.log; echo gnb > /run/mvno/control
+            i=0; while [ $i -lt 200 ] && ! grep -q 'NG Setup procedure is successful' /run/mvno/gnb.log; do
+                sleep 0.1; i=$((i+1)); done
+            cat > /tmp/bench.yaml <<'END'
+{json.dumps(document)}
+END
+            nr-ue -c /tmp/bench.yaml -n {count} > /tmp/bench.log 2>&1 & ues=$!
+            {wait}
+            for ue in $(nr-cli --dump 2>/dev/null | grep '^imsi-'); do
+                nr-cli $ue -e 'deregister switch-off' >/dev/null 2>&1
+            done
+            sleep 1; kill $ues 2>/dev/null; wait $ues 2>/dev/null
+            cat /tmp/bench.log""",
+            timeout=180,
+        )
+
+    def storm(self) -> tuple[float, int]:
+        """(seconds until the last of AT_ONCE UEs has its session, UEs that have none)."""
+        lines = [line for line in self._ues(AT_ONCE, self.first).splitlines() if _TIME.match(line)]
+        up = [_moment(line) for line in lines if "TUN interface" in line]
+        began = min(_moment(line) for line in lines)
+        return max(up, default=began + 60) - began, AT_ONCE - len(up)
+
+    def session(self) -> float:
+        """Seconds of one PDU session establishment, from the UE's request to the network's word."""
+        lines = self._ues(1, f"{int(self.first) + self._next:015}").splitlines()
+        self._next += 1
+        asked = next((line for line in lines if "Sending PDU Session Establishment Request" in line), None)
+        there = next((line for line in lines if "PDU Session establishment is successful" in line), None)
+        if asked is None or there is None:
+            raise Unfit(f"a UE got no session: {lines[-1] if lines else 'no word of it'}")
+        return _moment(there) - _moment(asked)
+
+    def throughput(self) -> dict[str, float]:
+        """Mbit/s each way by iperf3 on one UE."""
+        sim = {"imsi": self.first, "ki": self.key, "opc": self.opc, "dnn": self.dnn, "sst": self.spec.slice.sst}
+        answer: dict[str, Any] = {}
+        for _ in range(10):
+            answer = self.phone.register({**sim, "sd": self.spec.slice.sd})
+            if answer.get("ok"):
+                break
+            time.sleep(1)
+        else:
+            raise Unfit(f"the UE does not attach: {answer.get('cause')}")
+        host = f"dn.{self.platform}.svc.{CLUSTER_DOMAIN}"
+        found = {}
+        for direction, octets in (("down", DOWN), ("up", UP)):
+            answer = self.phone.iperf3(host, octets, direction)
+            if not answer["ok"]:
+                raise Unfit(f"iperf3 {direction}: {answer['cause']}")
+            found[direction] = answer["bitsPerSecond"] / 1e6
+        self.phone.deregister()
+        return found
+
+    # With and without ----------------------------------------------------------------------------------------------
+
+    def _patched(self, namespace: str, name: str, old: str, new: str) -> None:
+        config = self.kubectl.json("-n", namespace, "get", "configmap", name)
+        data = {key: value.replace(old, new) for key, value in config["data"].items()}
+        if data == config["data"]:
+            raise Unfit(f"{namespace}/{name} is not as this bench knows it")
+        config["data"] = data
+        config["metadata"] = {"name": name, "namespace": namespace}
+        self.run("replace", "-f", "-", stdin=json.dumps(config))
+
+    def restart(self) -> None:
+        """SMF and UPF anew, and wait until they are there."""
+        for namespace, name in ((self.plane, "upf"), (self.home, "smf")):
+            self.run("-n", namespace, "rollout", "restart", f"deploy/{name}")
+        for namespace, name in ((self.plane, "upf"), (self.home, "smf")):
+            self.run("-n", namespace, "rollout", "status", f"deploy/{name}", "--timeout=90s")
+
+    @contextlib.contextmanager
+    def without_ctf(self) -> Iterator[None]:
+        """SMF and UPF speak to each other."""
+        ctf = f"ctf.{self.home}.svc"
+        saved = [
+            (namespace, kind, name, self.kubectl.json("-n", namespace, "get", kind, name))
+            for namespace, kind, name in (
+                (self.home, "configmap", "smf-config"),
+                (self.plane, "configmap", "upf-config"),
+                (self.home, "networkpolicy", "smf"),
+                (self.plane, "networkpolicy", "upf"),
+            )
+        ]
+        try:
+            self._patched(self.home, "smf-config", ctf, f"upf.{self.plane}.svc")
+            # Open5GS's two do not agree when both set the association up.
+            client = f"    client:\n      smf:\n        - address: {ctf}.{CLUSTER_DOMAIN}\n"
+            self._patched(self.plane, "upf-config", client, "")
+            for namespace, name in ((self.home, "smf"), (self.plane, "upf")):
+                self.run("-n", namespace, "delete", "networkpolicy", name)
+            self.restart()
+            yield
+        finally:
+            for namespace, kind, name, document in saved:
+                for key in ("resourceVersion", "uid", "creationTimestamp", "generation"):
+                    document["metadata"].pop(key, None)
+                self.kubectl.run("-n", namespace, "delete", kind, name)
+                self.run("-n", namespace, "create", "-f", "-", stdin=json.dumps(document))
+            self.restart()
+
+
+def radio(folder: Path, figure: Any, *, seconds: float, rounds: int) -> dict[str, Any]:
+    """Figures of UEs on Open5GS. Raises Unfit."""
+    lab = Lab.find()
+    try:
+        say(f"radio: {SUBSCRIBERS} subscribers of {lab.spec.display_name}")
+        provisioned = lab.provision()
+        storms = []
+        for _ in range(rounds):
+            storms.append(lab.storm())
+            say(f"radio: {AT_ONCE} UEs at once: {storms[-1][0]:.2f} s, {storms[-1][1]} failed")
+        with_ctf = _measured(lab, "with the CTF", rounds)
+        with lab.without_ctf():
+            without = _measured(lab, "without", rounds)
+        again = _measured(lab, "with the CTF again", rounds)
+    finally:
+        lab.phone.deregister()
+        lab.forget()
+
+    def ratio(name: str) -> float:
+        both = statistics.median(with_ctf[name] + again[name])
+        return both / statistics.median(without[name])
+
+    return {
+        "radio: provisioning": figure(provisioned, "subscribers/s", 2000),
+        f"radio: {AT_ONCE} UEs at once": figure(statistics.median(one for one, _ in storms), "s", 5, most=True),
+        "radio: UEs that failed": figure(sum(failed for _, failed in storms), "UEs", 0, most=True),
+        "radio: session, with the CTF": figure(1000 * statistics.median(with_ctf["session"] + again["session"]), "ms"),
+        "radio: session, with to without the CTF": figure(ratio("session"), "times", 1.15, most=True),
+        "radio: iperf3 down, with the CTF": figure(statistics.median(with_ctf["down"] + again["down"]), "Mbit/s"),
+        "radio: iperf3 down, with to without the CTF": figure(ratio("down"), "times", 0.97),
+        "radio: iperf3 up, with the CTF": figure(statistics.median(with_ctf["up"] + again["up"]), "Mbit/s"),
+        "radio: iperf3 up, with to without the CTF": figure(ratio("up"), "times", 0.97),
+    }
+
+
+def _measured(lab: Lab, what: str, rounds: int) -> dict[str, list[float]]:
+    found: dict[str, list[float]] = {"down": [], "up": [], "session": []}
+    for _ in range(rounds):
+        for direction, rate in lab.throughput().items():
+            found[direction].append(rate)
+    found["session"] = [lab.session() for _ in range(SESSIONS)]
+    medians = {name: round(statistics.median(values), 3) for name, values in found.items()}
+    say(f"radio: {what}: {medians['down']} Mbit/s down, {medians['up']} up, session {1000 * medians['session']:.0f} ms")
+    return found
