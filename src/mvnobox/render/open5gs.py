@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mvnobox.errors import BadInput
 from mvnobox.render.engine import render_template
 from mvnobox.render.epc import DIAMETER_PORT, Epc, diameter_files, pool_ranges
 from mvnobox.render.release import CLUSTER_DOMAIN, Images, image_values
@@ -13,6 +14,8 @@ from mvnobox.spec import BrandSpec
 
 # UEs that each function makes room for at its start.
 UES = 4096
+# Open5GS, lib/proto/types.h: OGS_MAX_NUM_OF_PLMN.
+MOST_PLMNS = 12
 # Resolvers of customers whose brand names none.
 PUBLIC_DNS = ("9.9.9.9", "149.112.112.112")
 SBI = {"name": "sbi", "port": 7777, "protocol": "TCP"}
@@ -67,6 +70,12 @@ def control_plane(
 ) -> dict[str, Any]:
     """The functions that brands share."""
     known = sorted(set(slices), key=lambda one: (one.plmn.mcc, one.plmn.mnc, one.sst, one.sd or ""))
+    plmns = list(dict.fromkeys(one.plmn for one in known))
+    if len(plmns) > MOST_PLMNS:
+        raise BadInput(
+            f"the brands have {len(plmns)} PLMNs, and an AMF of Open5GS serves {MOST_PLMNS} (TS 38.413, maxnoofPLMNs)",
+            "bring some of the brands up in another environment, with --env",
+        )
     context = {
         "namespace": namespace,
         "cluster_domain": CLUSTER_DOMAIN,
@@ -74,7 +83,7 @@ def control_plane(
         "directory": f"mongodb://directory.{namespace}.svc.{CLUSTER_DOMAIN}:27017/open5gs",
         "ues": UES,
         "slices": known,
-        "plmns": list(dict.fromkeys(one.plmn for one in known)),
+        "plmns": plmns,
     }
     functions = []
     for name in CONTROL_PLANE:

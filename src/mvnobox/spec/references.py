@@ -5,6 +5,7 @@ Works on the file's data, however broken it is, so that every error comes at onc
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -55,9 +56,40 @@ def _plan_problems(data: dict[str, Any]) -> Iterator[Finding]:
                     yield (*where, key, index), name, f"one of {source}: {', '.join(names) or 'none'}"
 
 
+def _count(data: dict[str, Any], key: str) -> int | None:
+    """How many a range of digits holds; None where it is broken."""
+    value = data.get(key)
+    ends = [str(value.get(end, "")).removeprefix("+") for end in ("first", "last")] if isinstance(value, dict) else []
+    if len(ends) != 2 or not all(end.isascii() and end.isdigit() for end in ends):
+        return None
+    return int(ends[1]) - int(ends[0]) + 1
+
+
+def _pool_problems(data: dict[str, Any]) -> Iterator[Finding]:
+    """Pools that cannot give an address to every line that the brand can sell."""
+    counts = [count for key in ("numberRange", "msinRange") if (count := _count(data, key)) is not None]
+    lines = min(counts, default=0)
+    sold = set(_names(data, "plans", "dnn"))
+    for number, network in _list(data, "dataNetworks"):
+        try:
+            pool = ipaddress.IPv4Network(network["pool"])
+        except (KeyError, ValueError, TypeError):
+            continue
+        # The network, the gateway and the broadcast address are no UE's.
+        room = pool.num_addresses - 3
+        if network.get("name") in sold and pool.prefixlen <= 29 and room < lines:
+            enough = 32 - (lines + 2).bit_length()
+            yield (
+                ("dataNetworks", number, "pool"),
+                f"{network['pool']}, which has room for {room} UEs",
+                f"room for the {lines} lines that numberRange and msinRange allow (a /{enough}), or shorter ranges",
+            )
+
+
 def reference_problems(data: dict[str, Any]) -> Iterator[Finding]:
     """(path, what was found, what is allowed) for each reference that leads nowhere."""
     yield from _plan_problems(data)
+    yield from _pool_problems(data)
     zone = data.get("timezone")
     if isinstance(zone, str) and zone not in available_timezones():
         yield ("timezone",), zone, "an IANA time zone, for instance Europe/Paris"

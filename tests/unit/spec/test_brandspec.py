@@ -59,7 +59,7 @@ def test_every_error_comes_at_once_with_line_and_remedy() -> None:
         ("data: 1 GB, voice", "data: 1 XB, voice"),
         ('price: "7.99"', "price: 7.99"),
         ('"#1b4965"', '"#eeeeee"'),
-        ("pool: 10.45.0.0/16", "pool: 10.96.3.0/24"),
+        ("pool: 10.45.0.0/16", "pool: 10.96.0.0/15"),
         ("topUps: [recharge-1go]", "topUps: [recharge-9go]"),
         ("esim:", "esmi:"),
     ]:
@@ -95,6 +95,7 @@ def test_every_error_comes_at_once_with_line_and_remedy() -> None:
         ("mtu: 1400", "mtu: 12", "dataNetworks[0].mtu", "1280"),
         ("pool: 10.45.0.0/16", "pool: 10.45.0.1/16", "dataNetworks[0].pool", "host bits"),
         ("pool: 10.45.0.0/16", "pool: 10.45.0.0/31", "dataNetworks[0].pool", "larger"),
+        ("pool: 10.45.0.0/16", "pool: 10.45.0.0/20", "dataNetworks[0].pool", "room for the 10000 lines that numberRange and msinRange allow (a /18)"),
     ],
 )  # fmt: skip
 def test_one_error(old: str, new: str, path: str, said: str) -> None:
