@@ -220,7 +220,7 @@ END
         """SMF and UPF speak to each other."""
         ctf = f"ctf.{self.home}.svc"
         saved = [
-            (namespace, kind, name, self.kubectl.json("-n", namespace, "get", kind, name))
+            (namespace, kind, name, self.kubectl.json("-n", namespace, "get", kind, name, "--show-managed-fields"))
             for namespace, kind, name in (
                 (self.home, "configmap", "smf-config"),
                 (self.plane, "configmap", "upf-config"),
@@ -244,10 +244,13 @@ END
             yield
         finally:
             for namespace, kind, name, document in saved:
-                for key in ("resourceVersion", "uid", "creationTimestamp", "generation"):
+                owner = document["metadata"]["managedFields"][0]["manager"]
+                for key in ("resourceVersion", "uid", "creationTimestamp", "generation", "managedFields"):
                     document["metadata"].pop(key, None)
                 self.kubectl.run("-n", namespace, "delete", kind, name)
-                self.run("-n", namespace, "create", "-f", "-", stdin=json.dumps(document))
+                # As whoever made it, or the next `up` would find its fields another's.
+                apply = ("apply", "--server-side", f"--field-manager={owner}", "-f", "-")
+                self.run("-n", namespace, *apply, stdin=json.dumps(document))
             self.restart(self.plane, "upf")
             self.restart(self.home, "smf")
 

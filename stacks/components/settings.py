@@ -10,7 +10,7 @@ from typing import Any
 import pulumi
 
 from mvnobox.errors import BadInput
-from mvnobox.render import CoreSlice, DiameterPeer, Epc, Images, Plmn
+from mvnobox.render import CoreSlice, Epc, Images, Plmn
 
 _STACK = re.compile(r"^(?P<layer>[a-z][a-z0-9-]*)\.(?P<env>[a-z][a-z0-9-]{0,15})$")
 
@@ -50,29 +50,8 @@ def slices_from(value: Any) -> tuple[CoreSlice, ...]:
 
 
 def epc_from(value: Any) -> Epc | None:
-    """The setting `epc`, 4G: `{realm, brands, peers: [{host, realm, address, port}], hostNetworks, servingGateway}`."""
-    if value is None:
-        return None
-    try:
-        given = dict(value)
-        lists = {key: given.pop(key, []) for key in ("brands", "peers", "hostNetworks")}
-        gateway = given.pop("servingGateway", False)
-        if not all(isinstance(one, list) for one in lists.values()) or not isinstance(gateway, bool):
-            raise TypeError
-        return Epc(
-            realm=given.pop("realm"),
-            brands=tuple(lists["brands"]),
-            peers=tuple(DiameterPeer(**peer) for peer in lists["peers"]),
-            host_networks=tuple(lists["hostNetworks"]),
-            serving_gateway=gateway,
-            **given,
-        )
-    except (TypeError, KeyError, ValueError):
-        raise BadInput(
-            f"the setting epc is {value!r}",
-            '{"realm": "epc.mnc093.mcc208.3gppnetwork.org", "brands": ["silverline"]}, and perhaps peers, hostNetworks, '
-            "servingGateway: docs/open5gs.md",
-        ) from None
+    """The setting `epc`, 4G: docs/open5gs.md."""
+    return Epc.of_setting(value)
 
 
 def brand_file(path: str) -> Path:

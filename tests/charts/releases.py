@@ -39,6 +39,7 @@ EPC = Epc(
     peers=(DiameterPeer("mme.host.example", "host.example", "198.51.100.7"),),
     host_networks=("198.51.100.0/24",),
     serving_gateway=True,
+    test_peers=True,
 )
 EPC_PLATFORM = dataclasses.replace(REAL_PLATFORM, env="lte", epc=EPC)
 EPC_BRAND = dataclasses.replace(REAL_BRAND, env="lte", epc=EPC)
@@ -51,7 +52,7 @@ REAL = [
 WITH_4G = [
     release
     for release in [*platform_releases(EPC_PLATFORM), *brand_releases(EPC_BRAND)]
-    if release.chart in ("open5gs", "ocs")
+    if release.chart in ("open5gs", "ocs", "hostnetwork")
 ]
 RELEASES = [*SIMULATED, *REAL, *WITH_4G]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -15,24 +16,28 @@ from mvnobox.deploy.toolchain import ensure_tool
 from mvnobox.render import brand_releases, platform_releases
 
 sys.path.insert(0, str(Path(__file__).parent))
-from releases import REAL_BRAND, REAL_PLATFORM, ROOT, WITH_4G, objects
+from releases import EPC, EPC_BRAND, EPC_PLATFORM, REAL_BRAND, REAL_PLATFORM, ROOT, WITH_4G, objects
 
 HOST = "198.51.100.0/24"
 # Ingress of each function: (from, port), where from is a pod's name or an address block.
 INGRESS = {
-    "hss": {(HOST, "diameter")},
+    "hss": {(HOST, "diameter"), ("hostnetwork", "diameter")},
     "pcrf": {("pgwc", "diameter")},
     "sgwc": {(HOST, "gtpc"), ("pgwc", "gtpc"), ("sgwu", "pfcp")},
     "sgwu": {(HOST, "gtpu"), ("upf", "gtpu"), ("sgwc", "pfcp")},
-    "pgwc": {(HOST, "gtpc"), ("sgwc", "gtpc"), ("upf", "pfcp")},
-    "upf": {("ctf", "pfcp"), ("ran", "gtpu"), ("pgwc", "pfcp"), ("sgwu", "gtpu"), (HOST, "gtpu")},
-}
+    "pgwc": {(HOST, "gtpc"), ("sgwc", "gtpc"), ("upf", "pfcp"), ("hostnetwork", "gtpc")},
+    "upf": {
+        ("ctf", "pfcp"), ("ran", "gtpu"), ("pgwc", "pfcp"), ("sgwu", "gtpu"), (HOST, "gtpu"), ("hostnetwork", "gtpu"),
+    },
+    "hostnetwork": {("pgwc", "gtpc"), ("upf", "gtpu")},
+}  # fmt: skip
 EGRESS = {
     "hss": {(HOST, 3868), ("directory", 27017)},
     "pcrf": {("directory", 27017)},
     "sgwc": {(HOST, 2123), ("pgwc", 2123), ("sgwu", 8805)},
     "sgwu": {(HOST, 2152), ("upf", 2152), ("sgwc", 8805)},
-    "pgwc": {(HOST, 2123), ("sgwc", 2123), ("upf", 8805), ("pcrf", 3868), ("ocs", 3868)},
+    "pgwc": {(HOST, 2123), ("sgwc", 2123), ("hostnetwork", 2123), ("upf", 8805), ("pcrf", 3868), ("ocs", 3868)},
+    "hostnetwork": {("hss", 3868), ("pgwc", 2123), ("upf", 2152)},
 }
 
 
@@ -67,6 +72,34 @@ def test_only_who_must_gets_in(found: dict[tuple[str, str], dict[str, Any]], nam
 @pytest.mark.parametrize("name", EGRESS)
 def test_only_where_it_must_gets_out(found: dict[tuple[str, str], dict[str, Any]], name: str) -> None:
     assert _peers(found["NetworkPolicy", name]["spec"]["egress"], "to") == EGRESS[name]
+
+
+def test_a_test_peer_is_its_own_brands(found: dict[tuple[str, str], dict[str, Any]]) -> None:
+    """The HSS serves every brand's; a packet gateway and a user plane those of their own namespace's."""
+    homes = {"pgwc": "silverline-lte-up", "upf": "silverline-lte-up"}
+    for name, home in homes.items():
+        for rule in found["NetworkPolicy", name]["spec"]["ingress"]:
+            for peer in rule["from"]:
+                if peer.get("podSelector", {}).get("matchLabels", {}).get("app.kubernetes.io/name") == "hostnetwork":
+                    assert peer["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": home}
+    pod = found["Deployment", "hostnetwork"]["spec"]["template"]
+    assert pod["metadata"]["annotations"]["mvno.box/test-peer"] == "true"
+    (container,) = pod["spec"]["containers"]
+    assert container["args"][:3] == ["-m", "mvnobox.core.hostnetwork", "serve"]
+    config = found["ConfigMap", "hostnetwork-config"]["data"]["hostnetwork.yaml"]
+    assert container["args"][-1] == "/etc/mvno/hostnetwork.yaml" and "a test peer, not a network" in config
+
+
+def test_without_test_peers_nobody_lets_them_in(helm: Path) -> None:
+    plain = dataclasses.replace(EPC, test_peers=False)
+    plans = [
+        *platform_releases(dataclasses.replace(EPC_PLATFORM, epc=plain)),
+        *brand_releases(dataclasses.replace(EPC_BRAND, epc=plain)),
+    ]
+    assert "hostnetwork" not in {release.chart for release in plans}
+    for release in plans:
+        if release.chart == "open5gs":
+            assert "hostnetwork" not in str(objects(helm, release))
 
 
 def test_gy_is_for_packet_gateways(found: dict[tuple[str, str], dict[str, Any]]) -> None:

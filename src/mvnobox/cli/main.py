@@ -12,7 +12,7 @@ from typer.exceptions import TyperException
 
 from mvnobox import __version__
 from mvnobox.cli.console import err, out, print_json, reporter
-from mvnobox.errors import KitError
+from mvnobox.errors import BadInput, KitError
 
 app = typer.Typer(
     name="mvno",
@@ -28,6 +28,7 @@ app.add_typer(operator, name="operator")
 
 BrandOption = Annotated[str, typer.Option("--brand", "-b", help="A brand's name (brands/NAME.yaml) or its file.")]
 EnvOption = Annotated[str, typer.Option("--env", "-e", help="Which environment: the second half of the stacks' names.")]
+EpcOption = Annotated[bool, typer.Option("--epc", help="4G beside 5G on Open5GS, with a test peer as host network.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on standard output and nothing else.")]
 
 
@@ -37,6 +38,7 @@ def up(
     env: EnvOption = "dev",
     core: Annotated[str, typer.Option(help="auto, open5gs, operator or simulated.")] = "auto",
     cluster: Annotated[str, typer.Option(help="auto, embedded or the name of a kubeconfig context.")] = "auto",
+    epc: EpcOption = False,
     verify: Annotated[bool, typer.Option(help="End with the customer's journey.")] = True,
 ) -> None:
     """Bring up the platform and a brand, and prove them with a customer's journey."""
@@ -45,23 +47,33 @@ def up(
     from mvnobox.deploy.journey import verify as journey
 
     report = reporter()
-    installed = bring_up(brand=brand, env=env, core=core, cluster=cluster, report=report)
+    installed = bring_up(brand=brand, env=env, core=core, cluster=cluster, report=report, epc=epc)
     if verify and installed.can_verify:
         result = journey(brand=installed.brand, env=env, report=report)
         print_journey(result)
+        if result.passed and epc:
+            result = journey(brand=installed.brand, env=env, report=report, access="4g")
+            print_journey(result)
         if not result.passed:
             raise typer.Exit(1)
     out.print(f"\n[bold]{installed.display_name}[/] is up. Next: {installed.hint}")
 
 
 @app.command()
-def verify(brand: BrandOption = "silverline", env: EnvOption = "dev", as_json: JsonOption = False) -> None:
+def verify(
+    brand: BrandOption = "silverline",
+    env: EnvOption = "dev",
+    access: Annotated[str, typer.Option(help="5g, or 4g where `up --epc` has brought it.")] = "5g",
+    as_json: JsonOption = False,
+) -> None:
     """The customer's journey, end to end, pass or fail per step."""
     from mvnobox.cli.results import print_journey
     from mvnobox.deploy.brands import find_brand
     from mvnobox.deploy.journey import verify as journey
 
-    result = journey(brand=find_brand(brand)[1].name, env=env, report=reporter())
+    if access not in ("5g", "4g"):
+        raise BadInput(f"there is no access {access!r}", "take 5g or 4g")
+    result = journey(brand=find_brand(brand)[1].name, env=env, report=reporter(), access=access)  # type: ignore[arg-type]
     if as_json:
         print_json(result.document())
     else:
@@ -152,11 +164,12 @@ def render(
     brand: BrandOption = "silverline",
     env: EnvOption = "dev",
     core: Annotated[str, typer.Option(help="auto, open5gs, operator or simulated.")] = "auto",
+    epc: EpcOption = False,
 ) -> None:
     """Write what will be applied as files: chart values, configurations, manifests. No secret is among them."""
     from mvnobox.deploy.rendering import render_to
 
-    count = render_to(out_dir, brand=brand, env=env, core=core, report=reporter())
+    count = render_to(out_dir, brand=brand, env=env, core=core, report=reporter(), epc=epc)
     out.print(f"{count} files in {out_dir}", soft_wrap=True)
 
 

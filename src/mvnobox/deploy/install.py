@@ -14,6 +14,7 @@ from mvnobox.deploy import keys
 from mvnobox.deploy.brands import find_brand, stack_path
 from mvnobox.deploy.cluster import EmbeddedCluster, choose
 from mvnobox.deploy.core import CoreChoice, check_core, choose_core
+from mvnobox.deploy.epc import check_epc, epc_setting, installed_epc, wanted_epc
 from mvnobox.deploy.images import ensure_images, load_images
 from mvnobox.deploy.installation import Installation
 from mvnobox.deploy.journey.access import Kubectl
@@ -59,7 +60,7 @@ def only_one() -> Iterator[None]:
         yield
 
 
-def up(*, brand: str, env: str, core: str, cluster: str, report: Reporter) -> Installed:
+def up(*, brand: str, env: str, core: str, cluster: str, report: Reporter, epc: bool = False) -> Installed:
     """Bring up the platform and a brand. What is wrong with the input is said before anything is touched."""
     file, spec = find_brand(brand)
     if not env.isalnum() or not env.islower() or len(env) > 16:
@@ -68,6 +69,8 @@ def up(*, brand: str, env: str, core: str, cluster: str, report: Reporter) -> In
     others = [(str(one.file), one_spec) for one, one_spec in installation.specs() if one.name != spec.name]
     check_together([*others, (str(file), spec)])
     check_core(core)
+    check_epc(core, epc)
+    before_4g = installed_epc(installation)
     if core == "operator":
         operator_core(spec, namespace_of(spec, env))
     with only_one():
@@ -79,6 +82,9 @@ def up(*, brand: str, env: str, core: str, cluster: str, report: Reporter) -> In
         before = next((one.core for one in installation.brands() if one.name == spec.name), None)
         chosen = choose_core(core, choice, before)
         report.note(_core_said(chosen))
+        has_4g = wanted_epc(before_4g, spec, chosen.core, epc)
+        if has_4g and epc:
+            report.note(f"4G: realm {has_4g.realm}; the host network is a test peer of the kit's own")
         images = load_images(ensure_images(report, chosen.optional_images), choice, report)
         workspace = Workspace(choice.kubeconfig, report)
         common = {
@@ -90,10 +96,13 @@ def up(*, brand: str, env: str, core: str, cluster: str, report: Reporter) -> In
         restart_waiting(kubectl, report)
         platform = f"platform.{env}"
         shared = _shared_core(installation, spec, chosen)
-        workspace.up(platform, {**common, **shared, **_platform_settings(platform)}, report)
+        shared_4g = {"epc": _plain(epc_setting(has_4g))} if has_4g else {}
+        workspace.up(platform, {**common, **shared, **shared_4g, **_platform_settings(platform)}, report)
         changed = workspace.last_changes.changed
         stack = f"{spec.name}.{env}"
         own = {"core": _plain(chosen.core), "brandFile": _plain(stack_path(file)), **_brand_settings(stack)}
+        if has_4g and spec.name in has_4g.brands:
+            own |= shared_4g
         workspace.up(stack, {**common, **own}, report)
         changed += workspace.last_changes.changed
         await_ready(kubectl, report)

@@ -9,6 +9,7 @@ import yaml
 
 from mvnobox.deploy.brands import find_brand
 from mvnobox.deploy.core import check_core
+from mvnobox.deploy.epc import check_epc, wanted_epc
 from mvnobox.deploy.images import references
 from mvnobox.deploy.paths import project_root
 from mvnobox.deploy.report import Reporter
@@ -51,7 +52,7 @@ def manifests(helm: Path, release: Release) -> str:
     return done.stdout
 
 
-def render_to(folder: Path, *, brand: str, env: str, core: str, report: Reporter) -> int:
+def render_to(folder: Path, *, brand: str, env: str, core: str, report: Reporter, epc: bool = False) -> int:
     """Write values and manifests of the platform and a brand; how many files. Raises BadInput for a folder in use."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise BadInput(f"{folder} is not an empty folder", "name a folder that does not exist yet")
@@ -59,11 +60,12 @@ def render_to(folder: Path, *, brand: str, env: str, core: str, report: Reporter
     images = Images(**references())
     check_core(core)
     chosen = "simulated" if core == "auto" else core
+    check_epc(chosen, epc)
+    has_4g = wanted_epc(None, spec, chosen, epc)
     slices = (CoreSlice.of(spec),)
-    platform = PlatformPlan(
-        env=env, images=images, core="open5gs" if chosen == "open5gs" else "simulated", slices=slices
-    )
-    layer = BrandPlan(env=env, brand=spec, images=images, core=chosen)  # type: ignore[arg-type]
+    shared = "open5gs" if chosen == "open5gs" else "simulated"
+    platform = PlatformPlan(env=env, images=images, core=shared, slices=slices, epc=has_4g)  # type: ignore[arg-type]
+    layer = BrandPlan(env=env, brand=spec, images=images, core=chosen, epc=has_4g)  # type: ignore[arg-type]
     helm = ensure_tool("helm", report)
     count = 0
     for name, namespaces, releases in (

@@ -8,7 +8,7 @@ from typing import Any
 
 from mvnobox.render.engine import render_template
 from mvnobox.render.epc import Epc
-from mvnobox.render.open5gs import lab_ran, session_management, user_plane
+from mvnobox.render.open5gs import host_network_stand_in, lab_ran, session_management, user_plane
 from mvnobox.render.operator import operator_core
 from mvnobox.render.platform import BrandCore
 from mvnobox.render.release import (
@@ -153,6 +153,9 @@ def brand_releases(plan: BrandPlan) -> list[Release]:
             Release("user-plane", "open5gs", plan.user_plane_namespace, user_plane(context, peers, plan.images, epc)),
             Release("ran", "ueransim", plan.user_plane_namespace, lab_ran(context, peers, plan.images)),
         ]
+        if epc and epc.test_peers:
+            values = host_network_stand_in(context, peers, plan.images, epc)
+            releases.append(Release("hostnetwork", "hostnetwork", plan.user_plane_namespace, values))
     return releases
 
 

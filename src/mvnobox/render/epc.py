@@ -16,6 +16,8 @@ _IDENTITY = re.compile(r"^(?=.{1,253}$)[A-Za-z0-9]([A-Za-z0-9-]{0,62})(\.[A-Za-z
 # As mvnobox.spec has it: it becomes part of a host name.
 _BRAND = re.compile(r"^[a-z][a-z0-9-]{0,38}[a-z0-9]$")
 DIAMETER_PORT = 3868
+# The realm of test peers; `test` is nobody's (RFC 6761 section 6.2).
+TEST_REALM = "hostnetwork.test"
 
 
 def _identity(value: str, what: str) -> None:
@@ -58,6 +60,8 @@ class Epc:
     host_networks: tuple[str, ...] = ()
     # SGW-C and SGW-U, where no host network has them.
     serving_gateway: bool = False
+    # A stand-in for the host network beside each brand's user plane: `mvno verify --access 4g` needs it.
+    test_peers: bool = False
 
     def __post_init__(self) -> None:
         _identity(self.realm, "the realm of 4G")
@@ -82,9 +86,63 @@ class Epc:
         return f"{brand}.pgw.{self.realm}"
 
     @property
+    def test_realm(self) -> str | None:
+        """The Diameter realm of the test peers; None without them."""
+        return TEST_REALM if self.test_peers else None
+
+    def test_peer(self, brand: str) -> str:
+        """The Origin-Host of a brand's test peer on S6a."""
+        return f"mme.{brand}.{TEST_REALM}"
+
+    @property
     def values(self) -> dict[str, object]:
         """The chart's `epc` block."""
-        return {"enabled": True, "hostNetworks": list(self.host_networks)}
+        return {"enabled": True, "hostNetworks": list(self.host_networks), "testPeers": self.test_peers}
+
+    @property
+    def setting(self) -> dict[str, object]:
+        """As the stacks' setting `epc` has it."""
+        peers = [
+            {key: value for key, value in vars(peer).items() if value not in (None, DIAMETER_PORT)}
+            for peer in self.peers
+        ]
+        return {
+            "realm": self.realm,
+            "brands": list(self.brands),
+            "peers": peers,
+            "hostNetworks": list(self.host_networks),
+            "servingGateway": self.serving_gateway,
+            "testPeers": self.test_peers,
+        }
+
+    @classmethod
+    def of_setting(cls, value: object) -> Epc | None:
+        """From the stacks' setting `epc`; None without one. Raises BadInput."""
+        if value is None:
+            return None
+        try:
+            given = dict(value)  # type: ignore[call-overload]
+            lists = {key: given.pop(key, []) for key in ("brands", "peers", "hostNetworks")}
+            switches = {key: given.pop(key, False) for key in ("servingGateway", "testPeers")}
+            if not all(isinstance(one, list) for one in lists.values()):
+                raise TypeError
+            if not all(isinstance(one, bool) for one in switches.values()):
+                raise TypeError
+            return cls(
+                realm=given.pop("realm"),
+                brands=tuple(lists["brands"]),
+                peers=tuple(DiameterPeer(**peer) for peer in lists["peers"]),
+                host_networks=tuple(lists["hostNetworks"]),
+                serving_gateway=switches["servingGateway"],
+                test_peers=switches["testPeers"],
+                **given,
+            )
+        except (TypeError, KeyError, ValueError):
+            raise BadInput(
+                f"the setting epc is {value!r}",
+                '{"realm": "epc.mnc093.mcc208.3gppnetwork.org", "brands": ["silverline"]}, and perhaps peers, '
+                "hostNetworks, servingGateway, testPeers: docs/open5gs.md",
+            ) from None
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mvnobox.charging.diameter import codec
-from mvnobox.charging.diameter.codec import DiameterError
-from mvnobox.charging.diameter.codes import Avp, tgpp
 from mvnobox.charging.diameter.control import session_ref
 from mvnobox.charging.diameter.credit import Answers, CreditRequest, Service, granted, service_answer
 from mvnobox.charging.diameter.currencies import minor_units
 from mvnobox.charging.diameter.notify import notify_uri, read_uri
+from mvnobox.diameter import codec
+from mvnobox.diameter.codec import DiameterError
+from mvnobox.diameter.codes import Avp, tgpp
 
 # A CCR-U, octet by octet: one service without a Rating-Group, an AVP that needs padding, one of 3GPP.
 CCR = bytes.fromhex(

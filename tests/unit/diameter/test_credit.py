@@ -73,6 +73,30 @@ async def test_a_first_request_can_be_refused_as_a_whole(account: Any, ocs: Any)
     await whole.close()
 
 
+async def test_a_peer_can_get_whole_quotas(account: Any, ocs: Any) -> None:
+    """For Open5GS's SMF, which always asks for 1 MB (2.7.7): few requests, and none for the rests of the last quota."""
+    replica = ocs.start(
+        peers=[{"host": "whole.test", "brand": "alpha", "wholeQuota": True, "finalUnits": False}],
+    )
+    whole = await Peer.open(ocs.diameter[replica], "whole.test")
+    quota = 1000
+    account.grant(quota + quota // 2)
+    name = session(whole)
+
+    def ask(kind: int, number: int, *used: bytes) -> Any:
+        service = mscc(want=[octets(5)], used=list(used) if used else None)
+        return whole.request(272, whole.ccr(kind, number, name, service, imsi=account.imsi))
+
+    one = await ask(INITIAL, 0)
+    assert one.number(456, 431, 421) == quota and one.number(456, 869) is not None
+    two = await ask(UPDATE, 1, octets(quota))
+    # The last one: no threshold, and nothing that says so.
+    assert (two.number(456, 431, 421), two.all(456, 869), two.all(456, 430)) == (quota // 2, [], [])
+    three = await ask(UPDATE, 2, octets(quota // 2))
+    assert (three.number(456, 268), account.totals()[3]) == (4012, 0)
+    await whole.close()
+
+
 async def test_what_open5gs_sends(account: Any, peer: Peer) -> None:
     """No Rating-Group, input and output octets, time; 3GPP's charging information is read over (facts of 2.7.7)."""
     account.grant(5000)

@@ -150,6 +150,8 @@ async def test_keys_that_open_nothing_are_shown_until_the_amf_has_let_go(
             return (await asyncio.to_thread(find, {"imsi": IMSI}) or {}).get("security")
 
         own = await keys()
+        where = {"mme_host": "mme.host.example", "mme_realm": "host.example"}
+        await asyncio.to_thread(directory.subscribers().update_one, {"imsi": IMSI}, {"$set": where})
         await directory.sql(PUT, IMSI, 1)
         shown = await keys()
         assert set(shown) == {"k", "op", "opc", "amf", "sqn"} and shown["op"] is None
@@ -157,6 +159,8 @@ async def test_keys_that_open_nothing_are_shown_until_the_amf_has_let_go(
         assert (await asyncio.to_thread(find, {"imsi": IMSI}))["slice"] == example["slice"]
         await directory.sql("SELECT directory.remove_subscriber($1)", IMSI)
         assert (await keys())["k"] != own["k"]
+        # The HSS asks where the location is to be cancelled.
+        assert where.items() <= (await asyncio.to_thread(find, {"imsi": IMSI})).items()
         pool = await make_pool(pg_database.dsn("directory"))
         task = asyncio.create_task(Withdrawals(pool, None).run())
         await nobody_waits(directory)

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from mvnobox.charging.settings import OcsSettings
+from mvnobox.core.hostnetwork.settings import HostNetworkSettings
 from mvnobox.errors import BadInput
 from mvnobox.render import (
     BrandPlan,
@@ -152,6 +153,22 @@ def test_the_smallest_pool_has_room_for_both() -> None:
     assert (ranges.of_5g, ranges.of_4g) == ("10.60.0.2-10.60.0.3", "10.60.0.4-10.60.0.6")
 
 
+@pytest.mark.parametrize("name", BRANDS)
+def test_a_test_peer_finds_hss_and_packet_gateway(name: str) -> None:
+    asked = dataclasses.replace(EPC, test_peers=True)
+    (release,) = (one for one in brand_releases(brand_plan(name, asked)) if one.chart == "hostnetwork")
+    settings = HostNetworkSettings(**yaml.safe_load(release.values["config"]))
+    platform = functions(dataclasses.replace(PLATFORM, epc=asked))
+    assert (settings.hss.host, settings.hss.realm) == identity(platform["hss"]["files"]["hss.conf"])
+    assert settings.hss.address == "hss.platform-dev.svc.cluster.local"
+    assert settings.pgw == f"pgwc.{name}-dev.svc.cluster.local"
+    assert settings.plmn.mcc + settings.plmn.mnc == BRANDS[name].plmn.mcc + BRANDS[name].plmn.mnc
+    # freeDiameter's list knows wildcards: a new brand does not restart the HSS.
+    (pattern,) = (one for one in allowed(platform["hss"]["files"]["hss.acl"]) if one.startswith("*."))
+    assert settings.mme.host.endswith(pattern[1:]) and settings.mme.host.endswith(settings.mme.realm)
+    assert "hostnetwork" not in {one.chart for one in brand_releases(brand_plan(name))}
+
+
 def test_peers_of_the_host_network() -> None:
     files = functions(PLATFORM)["hss"]["files"]
     assert identity(files["hss.conf"]) == (f"hss.{REALM}", REALM)
@@ -209,6 +226,8 @@ def test_the_setting_of_stacks(epc_from: Any) -> None:
     given = {"realm": REALM, "brands": list(BRANDS), "peers": peers, "hostNetworks": ["198.51.100.0/24"]}
     assert epc_from({**given, "servingGateway": True}) == EPC
     assert epc_from({"realm": REALM}) == Epc(REALM) and epc_from(None) is None
+    tested = dataclasses.replace(EPC, test_peers=True)
+    assert epc_from(tested.setting) == tested and epc_from(EPC.setting) == EPC
 
 
 @pytest.mark.parametrize(
@@ -218,6 +237,7 @@ def test_the_setting_of_stacks(epc_from: Any) -> None:
         {"brands": ["alpha"]},
         {"realm": REALM, "brands": "alpha"},
         {"realm": REALM, "servingGateway": "yes"},
+        {"realm": REALM, "testPeers": 1},
         {"realm": REALM, "hostNetwork": []},
         {"realm": REALM, "peers": [{"hosst": "mme.host.example"}]},
     ],

@@ -10,12 +10,12 @@ import time
 from enum import Enum
 from typing import cast
 
-from mvnobox.charging.diameter import codec
-from mvnobox.charging.diameter.codec import DiameterError, Header
-from mvnobox.charging.diameter.codes import CREDIT_CONTROL, ERROR, REQUEST, Avp, Command, Result
 from mvnobox.charging.diameter.control import Sender
 from mvnobox.charging.diameter.credit import CreditRequest
 from mvnobox.charging.diameter.node import PEERS, REFUSED, Node
+from mvnobox.diameter import codec
+from mvnobox.diameter.codec import DiameterError, Header
+from mvnobox.diameter.codes import CREDIT_CONTROL, ERROR, REQUEST, Avp, Command, Result
 
 log = logging.getLogger(__name__)
 # Messages that are looked at before others get their turn.
@@ -270,9 +270,7 @@ class Connection(asyncio.Protocol):
             self._end(reason)
             return
         self.host, self.state = host, State.OPEN
-        self._sender = Sender(
-            host, settings.brand, settings.final_units, settings.refuses_whole, settings.refusal_delay_seconds
-        )
+        self._sender = Sender.of(host, settings)
         before = self._node.open.get(host.lower())
         if before is not None:
             log.warning("peer has connected again; its older connection is closed", extra={"peer": host})

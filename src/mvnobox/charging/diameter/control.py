@@ -10,9 +10,6 @@ import uuid
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from mvnobox.charging.diameter import codec
-from mvnobox.charging.diameter.codec import DiameterError
-from mvnobox.charging.diameter.codes import Action, Avp, RequestType, Result
 from mvnobox.charging.diameter.credit import (
     RESULTS,
     Amounts,
@@ -26,10 +23,13 @@ from mvnobox.charging.diameter.credit import (
 from mvnobox.charging.diameter.currencies import minor_units
 from mvnobox.charging.diameter.notify import notify_uri
 from mvnobox.charging.diameter.ports import Book, Customer, Engine
-from mvnobox.charging.diameter.settings import DiameterSettings
+from mvnobox.charging.diameter.settings import DiameterPeer, DiameterSettings
 from mvnobox.charging.ledger import Call, Operation, Reply, Units, create_key
 from mvnobox.charging.schemas import LARGEST_AMOUNT, Unit
 from mvnobox.charging.settings import OcsSettings
+from mvnobox.diameter import codec
+from mvnobox.diameter.codec import DiameterError
+from mvnobox.diameter.codes import Action, Avp, RequestType, Result
 
 # A peer may send what it is owed for at another replica (RFC 8506 section 8.4): no replica keeps anything.
 _FAILOVER = codec.u32(Avp.CC_SESSION_FAILOVER, 1)
@@ -48,6 +48,12 @@ class Sender(NamedTuple):
     final_units: bool
     refuses_whole: bool = False
     refusal_delay: float = 0
+    whole_quota: bool = False
+
+    @classmethod
+    def of(cls, host: str, peer: DiameterPeer) -> Sender:
+        """A peer by its settings."""
+        return cls(host, peer.brand, peer.final_units, peer.refuses_whole, peer.refusal_delay_seconds, peer.whole_quota)
 
 
 class Asked(NamedTuple):
@@ -97,7 +103,7 @@ class CreditControl:
         default = self._default_group(request.context)
         if request.type == RequestType.EVENT:
             return await self._event(request, sender, default)
-        asked, free = self._asked(request, default)
+        asked, free = self._asked(request, default, sender.whole_quota)
         operation = _OPERATIONS[request.type]
         reply = await self._charge(operation, request, sender, [one.units for one in asked])
         if reply.outcome == "unknown":
@@ -121,13 +127,13 @@ class CreditControl:
         if request.grouped:
             for one in asked:
                 if (info := infos.get(one.units.rating)) is not None:
-                    more.append(service_answer(one.service, info, sender.final_units))
+                    more.append(service_answer(one.service, _for(sender, info), sender.final_units))
             more += [service_answer(one, {"resultCode": _FREE}) for one in free]
             return Result.SUCCESS, more
         result = Result.CREDIT_CONTROL_NOT_APPLICABLE if free else Result.SUCCESS
         if asked and (info := infos.get(asked[0].units.rating)) is not None:
             result = RESULTS[info["resultCode"]]
-            more += terms(info, sender.final_units)
+            more += terms(_for(sender, info), sender.final_units)
         return result, more
 
     def _default_group(self, context: str) -> int:
@@ -145,8 +151,8 @@ class CreditControl:
             )
         return found
 
-    def _asked(self, request: CreditRequest, default: int) -> tuple[list[Asked], list[Service]]:
-        """What the ledger is asked a rating group, and the services that cost nothing."""
+    def _asked(self, request: CreditRequest, default: int, whole: bool) -> tuple[list[Asked], list[Service]]:
+        """What the ledger is asked a rating group, and the services that cost nothing; `whole`: whole quotas."""
         found: dict[int, Asked] = {}
         free: list[Service] = []
         for service in request.services:
@@ -156,7 +162,7 @@ class CreditControl:
                 continue
             # Money is a matter of events: in a session, a rating group of money cannot be rated.
             unit = None if self._groups.get(group) == "minor" else self._groups.get(group)
-            used, wanted = self._amounts(service, unit, group) if unit else (0, None)
+            used, wanted = self._amounts(service, unit, group, whole) if unit else (0, None)
             if (before := found.get(group)) is not None:
                 # One quota a rating group (TS 32.299 clause 5.3.1.2): services of a group share it.
                 before.service.identifiers.extend(service.identifiers)
@@ -168,11 +174,11 @@ class CreditControl:
             found[group] = Asked(service, Units(group, unit, used, wanted))
         return list(found.values()), free
 
-    def _amounts(self, service: Service, unit: Unit, group: int) -> tuple[int, int | None]:
+    def _amounts(self, service: Service, unit: Unit, group: int, whole: bool) -> tuple[int, int | None]:
         used = sum(one.get(unit, 0) for one in service.used)
         wanted = None if service.wanted is None else service.wanted.get(unit, 0)
         if wanted is not None:
-            wanted = min(wanted or self._slices[group], self._slices[group])
+            wanted = min((not whole and wanted) or self._slices[group], self._slices[group])
         return used, wanted
 
     async def _charge(
@@ -326,6 +332,13 @@ _USED_TOO_MUCH = codec.u64(Avp.CC_TOTAL_OCTETS, LARGEST_AMOUNT)
 _NO_SUBSCRIPTION = codec.group(
     Avp.SUBSCRIPTION_ID, [codec.u32(Avp.SUBSCRIPTION_ID_TYPE, 1), codec.utf8(Avp.SUBSCRIPTION_ID_DATA, "")]
 )
+
+
+def _for(sender: Sender, info: dict[str, Any]) -> dict[str, Any]:
+    """What a peer is told of a grant: the last one is used up before more is asked, not asked for in ever smaller rests."""
+    if sender.whole_quota and "finalUnitIndication" in info:
+        return {name: value for name, value in info.items() if not name.endswith("QuotaThreshold")}
+    return info
 
 
 def _infos(reply: Reply) -> dict[int, dict[str, Any]]:

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from mvnobox.charging.diameter import codec
-from mvnobox.charging.diameter.codec import DiameterError, Found, split, text, unsigned32, unsigned64
-from mvnobox.charging.diameter.codes import IGNORED, MANDATORY, TGPP, Avp, RequestType, Result
+from mvnobox.charging.diameter.ignored import IGNORED
+from mvnobox.diameter import codec
+from mvnobox.diameter.codec import DiameterError, Found, split, text, unsigned32, unsigned64
+from mvnobox.diameter.codes import MANDATORY, TGPP, Avp, RequestType, Result
 
 _ONCE = frozenset(
     {

@@ -10,9 +10,13 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from mvnobox.charging.diameter import codec
-from mvnobox.charging.diameter.codec import DiameterError, Header
-from mvnobox.charging.diameter.codes import (
+from mvnobox.charging.diameter.control import CreditControl, Sender
+from mvnobox.charging.diameter.credit import Answers, CreditRequest
+from mvnobox.charging.diameter.settings import DiameterPeer, DiameterSettings
+from mvnobox.charging.problems import TROUBLE, UNFIT
+from mvnobox.diameter import codec
+from mvnobox.diameter.codec import DiameterError, Header
+from mvnobox.diameter.codes import (
     CREDIT_CONTROL,
     ERROR,
     PROXIABLE,
@@ -22,10 +26,6 @@ from mvnobox.charging.diameter.codes import (
     Command,
     Result,
 )
-from mvnobox.charging.diameter.control import CreditControl, Sender
-from mvnobox.charging.diameter.credit import Answers, CreditRequest
-from mvnobox.charging.diameter.settings import DiameterPeer, DiameterSettings
-from mvnobox.charging.problems import TROUBLE, UNFIT
 
 if TYPE_CHECKING:
     from mvnobox.charging.diameter.connection import Connection

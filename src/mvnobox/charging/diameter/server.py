@@ -7,12 +7,12 @@ import logging
 import ssl
 from typing import Any
 
-from mvnobox.charging.diameter import codec
-from mvnobox.charging.diameter.codes import CREDIT_CONTROL, Avp, Command, Result
 from mvnobox.charging.diameter.connection import Connection, State
 from mvnobox.charging.diameter.node import Node
 from mvnobox.charging.diameter.notify import read_uri
 from mvnobox.charging.diameter.settings import DiameterSettings, DiameterTls
+from mvnobox.diameter import codec
+from mvnobox.diameter.codes import CREDIT_CONTROL, Avp, Command, Result
 from mvnobox.service.settings import address
 
 log = logging.getLogger(__name__)

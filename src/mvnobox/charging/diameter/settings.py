@@ -26,6 +26,11 @@ class DiameterPeer(Settings):
         le=2,
         description="before a first request is refused: Open5GS's SMF may abort if that comes before the PCRF's answer",
     )
+    whole_quota: bool = Field(
+        default=False,
+        description="whether it gets a whole quota where it asks for less, and no threshold with the last one: Open5GS's "
+        "SMF always asks for 1 MB, and may abort if many of its requests are under way at once",
+    )
 
 
 class DiameterTls(Settings):

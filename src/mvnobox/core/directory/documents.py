@@ -107,7 +107,7 @@ class Assembler:
         )
 
 
-def leaving(imsi: str, row: Any) -> bytes:
+def leaving(imsi: str, row: Any, written: str) -> bytes:
     """The document of a subscriber whom the AMF is letting go of, with keys that open nothing.
 
     While it deregisters a UE, Open5GS's UDR looks for the keys (authentication-status, TS 29.505 clause 5.2.2), and its
@@ -120,6 +120,7 @@ def leaving(imsi: str, row: Any) -> bytes:
         + text(b"imsi", imsi)
         + embedded(3, b"security", security)
         + (_provisioned(row["document"]) if row is not None else b"")
+        + _written(written)[1]
     )
 
 

@@ -71,8 +71,10 @@ class Queries:
         imsi = query.get("imsi")
         if type(imsi) is str and len(query) == 1 and not projection and not body.get("skip"):
             row = await self._store.by_imsi(imsi)
-            if (row is None or barred(row["document"])) and await self._store.is_leaving(imsi):
-                return cursor(self._space, [leaving(imsi, row)])
+            if row is None or barred(row["document"]):
+                written = await self._store.of_leaving(imsi)
+                if written is not None:
+                    return cursor(self._space, [leaving(imsi, row, written)])
             return cursor(self._space, [self._assembler.encode(row)] if row is not None else [])
         skip, limit = whole_number(body, "skip"), whole_number(body, "limit")
         single = bool(body.get("singleBatch")) or limit < 0

@@ -80,12 +80,13 @@ class Store:
         """The row of an IMSI or None: the look-up of every registration."""
         return self._lookups.get(imsi)
 
-    async def is_leaving(self, imsi: str) -> bool:
-        """Whether an AMF is being told to let go of the subscriber."""
+    async def of_leaving(self, imsi: str) -> str | None:
+        """What the core had written (JSON) of a subscriber that an AMF is being told to let go of; None: it is none."""
         if not self._tells_amf:
-            return False
-        statement = "SELECT EXISTS (SELECT FROM withdrawal WHERE imsi = $1)"
-        return bool(await self._reading(lambda: self._pool.fetchval(statement, imsi, timeout=QUERY_SECONDS)))
+            return None
+        statement = "SELECT written FROM withdrawal WHERE imsi = $1"
+        written: str | None = await self._reading(lambda: self._pool.fetchval(statement, imsi, timeout=QUERY_SECONDS))
+        return written
 
     async def by_keys(self, imsis: list[str], msisdns: list[str], limit: int) -> list[Any]:
         """Rows of any of the keys, in the order of their IMSIs."""

@@ -7,7 +7,7 @@ import hmac
 import secrets
 from dataclasses import dataclass, field
 
-from mvnobox.core.sim.milenage import milenage
+from mvnobox.core.sim.milenage import Vector, milenage
 
 # A sequence number is SEQ || IND (TS 33.102 annex C.1.1.1). With 5 bits of IND, steps of 32 keep IND at 0, as Open5GS does.
 IND_BITS = 5
@@ -114,21 +114,32 @@ def challenge(k: bytes, opc: bytes, amf: bytes, sqn: int, network: str, rand: by
     )
 
 
-def answer(k: bytes, opc: bytes, numbers: SequenceNumbers, network: str, rand: bytes, autn: bytes) -> bytes:
-    """The SIM's side: RES*; the number is then used up. Raises MacFailure, SynchronisationFailure."""
+def opened(
+    k: bytes, opc: bytes, numbers: SequenceNumbers, rand: bytes, autn: bytes, *, separated: bool = False
+) -> Vector:
+    """A challenge on the SIM, by whatever access it came; the number is then used up.
+
+    `separated`: AMF's separation bit has to be set (TS 33.401 clause 6.1.1). Raises MacFailure, SynchronisationFailure.
+    """
     if len(rand) != 16 or len(autn) != 16:
         raise MacFailure
     amf = autn[6:8]
     ak = milenage(k, opc, rand, bytes(6), amf).ak
     number = _xor(autn[:6], ak)
     v = milenage(k, opc, rand, number, amf)
-    if not hmac.compare_digest(v.mac_a, autn[8:16]):
+    if not hmac.compare_digest(v.mac_a, autn[8:16]) or (separated and not amf[0] & 0x80):
         raise MacFailure
     if not numbers.accept(int.from_bytes(number, "big")):
         own = numbers.highest.to_bytes(6, "big")
         # AUTS is made with AMF 0000 (TS 33.102 clause 6.3.3).
         w = milenage(k, opc, rand, own, b"\0\0")
         raise SynchronisationFailure(_xor(own, w.ak_star) + w.mac_s)
+    return v
+
+
+def answer(k: bytes, opc: bytes, numbers: SequenceNumbers, network: str, rand: bytes, autn: bytes) -> bytes:
+    """The SIM's side: RES*; the number is then used up. Raises MacFailure, SynchronisationFailure."""
+    v = opened(k, opc, numbers, rand, autn)
     return res_star(v.ck, v.ik, network, rand, v.res)
 
 

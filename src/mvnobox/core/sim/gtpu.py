@@ -12,6 +12,7 @@ _HEADER = struct.Struct(">BBHI")
 _EXTENDED = struct.Struct(">BBHIHBBBBBB")
 # Octets before the packet in a G-PDU that we make.
 HEADROOM = _EXTENDED.size
+PLAIN = _HEADER.size
 _TEID_DATA, _PEER_ADDRESS, _RECOVERY = 16, 133, 14
 
 
@@ -40,6 +41,11 @@ def write_header(buffer: bytearray, teid: int, length: int, qfi: int, *, uplink:
     """Put a G-PDU's header with a PDU Session Container into the first `HEADROOM` octets of a buffer."""
     kind = 0x10 if uplink else 0
     _EXTENDED.pack_into(buffer, 0, 0x34, G_PDU, length + 8, teid, 0, 0, 0x85, 1, kind, qfi & 0x3F, 0)
+
+
+def write_plain_header(buffer: bytearray, teid: int, length: int) -> None:
+    """Put a G-PDU's header without extensions, as on S8, into the last `PLAIN` of the first `HEADROOM` octets."""
+    _HEADER.pack_into(buffer, HEADROOM - PLAIN, 0x30, G_PDU, length, teid)
 
 
 def g_pdu(teid: int, packet: bytes, qfi: int, *, uplink: bool) -> bytes:

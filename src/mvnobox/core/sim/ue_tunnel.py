@@ -43,8 +43,9 @@ class Tunnel:
 class Tunnels:
     """All tunnels of an agent."""
 
-    def __init__(self, gtp: socket.socket) -> None:
-        self._gtp = gtp
+    def __init__(self, gtp: socket.socket, *, plain: bool = False) -> None:
+        """`plain`: G-PDUs without a PDU Session Container, as 4G has them."""
+        self._gtp, self._plain = gtp, plain
         self._by_teid: dict[int, Tunnel] = {}
         self._in = bytearray(LARGEST)
         self._in_view = memoryview(self._in)
@@ -52,8 +53,11 @@ class Tunnels:
         self._out_view = memoryview(self._out)
         asyncio.get_running_loop().add_reader(gtp.fileno(), self._downlink)
 
-    def open(self, address: str, mtu: int, on_lost: Callable[[], None]) -> Tunnel:
-        """A device with an address, whose traffic goes nowhere yet. Raises HostError."""
+    def open(self, address: str, mtu: int, on_lost: Callable[[], None], teid: int | None = None) -> Tunnel:
+        """A device with an address, whose traffic goes nowhere yet; `teid` where the downlink's is given out already.
+
+        Raises HostError.
+        """
         used = {tunnel.index for tunnel in self._by_teid.values()}
         index = next(i for i in range(len(used) + 1) if i not in used)
         name = f"uesimtun{index}"
@@ -63,7 +67,7 @@ class Tunnels:
         except HostError:
             os.close(descriptor)
             raise
-        tunnel = Tunnel(index, name, address, descriptor, secrets.randbits(31) + 1, on_lost)
+        tunnel = Tunnel(index, name, address, descriptor, teid or secrets.randbits(31) + 1, on_lost)
         self._by_teid[tunnel.downlink_teid] = tunnel
         asyncio.get_running_loop().add_reader(descriptor, self._uplink, tunnel)
         return tunnel
@@ -87,9 +91,14 @@ class Tunnels:
                 return
             if tunnel.upf is None or self._out[gtpu.HEADROOM] >> 4 != 4:
                 continue
-            gtpu.write_header(self._out, tunnel.uplink_teid, size, 1, uplink=True)
+            start = 0
+            if self._plain:
+                gtpu.write_plain_header(self._out, tunnel.uplink_teid, size)
+                start = gtpu.HEADROOM - gtpu.PLAIN
+            else:
+                gtpu.write_header(self._out, tunnel.uplink_teid, size, 1, uplink=True)
             with contextlib.suppress(OSError):
-                self._gtp.sendto(view[: gtpu.HEADROOM + size], tunnel.upf)
+                self._gtp.sendto(view[start : gtpu.HEADROOM + size], tunnel.upf)
 
     def _downlink(self) -> None:
         view = self._in_view
@@ -111,12 +120,17 @@ class Tunnels:
                 with contextlib.suppress(OSError):
                     self._gtp.sendto(gtpu.echo_response(view[:size]), peer)
             elif kind == gtpu.ERROR_INDICATION:
-                about = gtpu.parse_error_indication(view[:size], offset)
-                for tunnel in list(self._by_teid.values()) if about is not None else []:
-                    if tunnel.upf is not None and (tunnel.uplink_teid, tunnel.upf[0]) == about:
-                        # Said once: the phone gets another session.
-                        tunnel.upf = None
-                        tunnel.on_lost()
+                self._lost(gtpu.parse_error_indication(view[:size], offset), peer[0])
+
+    def _lost(self, about: tuple[int, str] | None, sender: str) -> None:
+        """An error indication: told once to whom it concerns, who then gets another session."""
+        for tunnel in list(self._by_teid.values()):
+            if about is None or tunnel.upf is None or tunnel.uplink_teid != about[0]:
+                continue
+            # A user plane behind a Service names its own address, and its packets come from the Service's.
+            if tunnel.upf[0] in (about[1], sender):
+                tunnel.upf = None
+                tunnel.on_lost()
 
     @staticmethod
     def _own_address(peer: str) -> str:

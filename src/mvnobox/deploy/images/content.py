@@ -11,7 +11,7 @@ from pathlib import Path
 from mvnobox.deploy.paths import project_root
 
 # The packages of `mvnobox` that services need; the kit's own rooms stay out of the images.
-SERVICE_PACKAGES = ("bss", "charging", "core", "n4", "pfcp", "service", "spec")
+SERVICE_PACKAGES = ("bss", "charging", "core", "diameter", "n4", "pfcp", "service", "spec")
 SERVICE_FILES = ("__init__.py", "errors.py", "py.typed")
 
 

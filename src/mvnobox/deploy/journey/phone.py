@@ -1,19 +1,24 @@
-"""The phone of the journey: what a UE can be told, whichever simulator is behind it."""
+"""The phone of the journey: what a UE can be told, whichever simulator or test peer is behind it."""
 
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Literal
 
 from mvnobox.deploy.journey.access import Kubectl
 
+# By which radio access the journey goes.
+Access = Literal["5g", "4g"]
+
 
 class Phone:
-    """The UE in a brand's user plane namespace: the simulated core's, or UERANSIM's, which takes the same commands."""
+    """The UE in a brand's user plane namespace: the simulated core's, UERANSIM's or 4G's, which take the same commands."""
 
-    def __init__(self, kubectl: Kubectl, namespace: str, core: str = "simulated") -> None:
+    def __init__(self, kubectl: Kubectl, namespace: str, core: str = "simulated", access: Access = "5g") -> None:
         self._kubectl, self._namespace = kubectl, namespace
         self._target = "deploy/ran" if core == "open5gs" else "deploy/ue"
+        if access == "4g":
+            self._target = "deploy/hostnetwork"
 
     def _run(self, *arguments: str, stdin: str = "", timeout: float = 120) -> dict[str, Any]:
         answer: dict[str, Any] = self._kubectl.exec_json(

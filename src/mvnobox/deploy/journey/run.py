@@ -10,12 +10,14 @@ from collections.abc import Callable
 from typing import Any
 
 from mvnobox.deploy.brands import find_brand
+from mvnobox.deploy.epc import check_test_peer
 from mvnobox.deploy.installation import Installation
 from mvnobox.deploy.journey.access import Bss, Kubectl
-from mvnobox.deploy.journey.phone import Phone
+from mvnobox.deploy.journey.phone import Access, Phone
 from mvnobox.deploy.journey.steps import Journey, StepFailed, StepSkipped
 from mvnobox.deploy.report import Reporter
 from mvnobox.errors import EnvironmentUnfit, Failed
+from mvnobox.render.epc import pool_ranges
 from mvnobox.render.release import CLUSTER_DOMAIN, QUANTUM_OCTETS
 from mvnobox.spec import BrandSpec
 
@@ -29,8 +31,12 @@ _OF_THE_KEY = ("MAC", "AUTN", "uthentication")
 RADIO_LOSS = {"open5gs": 0.10}
 
 
-def verify(*, brand: str, env: str, report: Reporter) -> Journey:
-    """Run the journey for an installed brand. Raises Failed where there is none."""
+# Between a user plane and 4G's test peer there is no radio; what a socket lost is charged all the same.
+LOST_ON_S8 = 0.02
+
+
+def verify(*, brand: str, env: str, report: Reporter, access: Access = "5g") -> Journey:
+    """Run the journey for an installed brand. Raises Failed where there is none, EnvironmentUnfit without 4G's peer."""
     installation = Installation(env)
     installed = installation.brand(brand)
     if installed.core == "operator":
@@ -38,13 +44,17 @@ def verify(*, brand: str, env: str, report: Reporter) -> Journey:
             f"{brand} runs on the open5gs-operator's core, where the kit has no UE",
             "attach one of your own; ./mvno operator drift says whether the core is as desired",
         )
+    if access == "4g":
+        check_test_peer(installation, installed.name)
     spec = find_brand(str(installed.file))[1]
     with report.task(f"Verifying {spec.display_name}") as task:
         kubectl = Kubectl(installation.cluster())
         namespace = f"{spec.name}-{env}"
         token = kubectl.secret(namespace, "bss-env", "BSS_ADMIN_TOKEN")
         with kubectl.forwarded(namespace, "svc/bss", 8080) as address:
-            run = _Run(spec, env, kubectl, Bss(address, token), installed.core, installation.other_brands(brand))
+            others = installation.other_brands(brand)
+            kind = _Run4g if access == "4g" else _Run
+            run = kind(spec, env, kubectl, Bss(address, token), installed.core, others)
             try:
                 run.all(task.update)
             except StepFailed:
@@ -67,18 +77,22 @@ def _until(seconds: float, what: str, look: Callable[[], Any], seen: Callable[[]
 
 
 class _Run:
+    access: Access = "5g"
+
     def __init__(
         self, spec: BrandSpec, env: str, kubectl: Kubectl, bss: Bss, core: str, others: list[BrandSpec]
     ) -> None:
         self.spec, self.env, self.kubectl, self.bss, self.others = spec, env, kubectl, bss, others
-        self.journey = Journey(spec.name, core)
-        self.phone = Phone(kubectl, f"{spec.name}-{env}-up", core)
+        self.journey = Journey(spec.name, core, self.access)
+        self.phone = Phone(kubectl, f"{spec.name}-{env}-up", core, self.access)
         self.network = spec.data_networks[0]
         self.data_host = f"dn.platform-{env}.svc.{CLUSTER_DOMAIN}"
         self.product = ""
         self.iccid = ""
         self.sim: dict[str, Any] = {}
         self.carried = 0
+        # What the phone carried before it registered for the last time.
+        self.before = 0
 
     def all(self, say: Callable[[str], None]) -> None:
         for name, step in (
@@ -208,9 +222,12 @@ class _Run:
         answer = self.phone.download(self.data_host, DOWNLOAD)
         if not answer.get("ok"):
             raise StepFailed(f"{answer.get('octets', 0)} octets arrived: {answer.get('cause')}")
-        status = self.phone.status()
-        self.carried = status["receivedOctets"] + status["sentOctets"]
+        self.carried = self._carried()
         return f"{answer['octets'] * 8 / answer['seconds'] / 1e6:.0f} Mbit/s"
+
+    def _carried(self) -> int:
+        status = self.phone.status()
+        return self.before + int(status["receivedOctets"] + status["sentOctets"])
 
     def _used(self) -> int:
         balance = self.bss.call("GET", f"{BALANCE}/accumulatedBalance?product.id={self.product}")[0]
@@ -238,8 +255,7 @@ class _Run:
         answer = self.phone.download(self.data_host, DOWNLOAD, stall=2)
         if answer.get("ok"):
             raise StepFailed("the download went on past the quota")
-        status = self.phone.status()
-        carried = status["receivedOctets"] + status["sentOctets"]
+        carried = self._carried()
         granted = self.spec.verification_plan.allowances.data
         assert isinstance(granted, int)
         if carried < granted * (0.95 - RADIO_LOSS.get(self.journey.core, 0)):
@@ -332,3 +348,35 @@ class _Run:
                 self.bss.call("PATCH", path, {"status": "terminated"})
         except StepFailed:
             pass
+
+
+class _Run4g(_Run):
+    """The same journey through the host network's stand-in: S6a, S8, Gy."""
+
+    access: Access = "4g"
+
+    def attach(self) -> str:
+        super().attach()
+        return f"EPS-AKA over S6a, PDN connection over S8 on {self.network.name}"
+
+    def address(self) -> str:
+        first, last = pool_ranges(self.spec)[self.network.name].of_4g.split("-")
+        got, low, high = (ipaddress.IPv4Address(one) for one in (self.sim["address"], first, last))
+        if not low <= got <= high:
+            raise StepFailed(f"{got} is not in 4G's part of {self.network.pool}, {first} to {last}")
+        return f"{got} of {first} to {last}"
+
+    def charged(self) -> str:
+        """A session's end is Gy's last word: then every octet that was carried is charged."""
+        self.carried = self._carried()
+        self.phone.deregister()
+        lost = int(self.carried * LOST_ON_S8)
+        used = _until(
+            15,
+            "charging",
+            lambda: (found := self._used()) and abs(self.carried - found) <= lost and found,
+            lambda: f": {self._used()} charged, {self.carried} carried",
+        )
+        self.before = self.carried
+        self.attach()
+        return f"{used} charged, {self.carried} carried: {used - self.carried} apart at the session's end"

@@ -35,6 +35,7 @@ class Journey:
 
     brand: str
     core: str
+    access: str = "5g"
     steps: list[Step] = field(default_factory=list)
 
     @property
@@ -46,6 +47,7 @@ class Journey:
         return {
             "brand": self.brand,
             "core": self.core,
+            "access": self.access,
             "simulation": self.core == "simulated",
             "status": "pass" if self.passed else "fail",
             "steps": [

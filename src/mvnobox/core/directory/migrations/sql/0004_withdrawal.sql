@@ -2,6 +2,8 @@
 -- changes the subscription, so that none is forgotten.
 CREATE TABLE withdrawal (
     imsi     text PRIMARY KEY,
+    -- What the core had written of it: where it is attached in 4G, which the HSS looks up to cancel the location.
+    written  jsonb NOT NULL DEFAULT '{}',
     at       timestamptz NOT NULL DEFAULT clock_timestamp(),
     attempts integer NOT NULL DEFAULT 0,
     next_at  timestamptz NOT NULL DEFAULT clock_timestamp()
@@ -15,8 +17,9 @@ BEGIN
         OR NEW.sealed IS DISTINCT FROM OLD.sealed
         OR (NEW.document -> 'subscriber_status' = '1'::jsonb
             AND OLD.document -> 'subscriber_status' IS DISTINCT FROM '1'::jsonb) THEN
-        INSERT INTO withdrawal (imsi) VALUES (OLD.imsi)
-            ON CONFLICT (imsi) DO UPDATE SET at = clock_timestamp(), attempts = 0, next_at = clock_timestamp();
+        INSERT INTO withdrawal (imsi, written) VALUES (OLD.imsi, OLD.written)
+            ON CONFLICT (imsi) DO UPDATE
+            SET written = excluded.written, at = clock_timestamp(), attempts = 0, next_at = clock_timestamp();
     ELSIF OLD.document -> 'subscriber_status' = '1'::jsonb THEN
         -- Resumed before the AMF heard of it.
         DELETE FROM withdrawal WHERE imsi = OLD.imsi;

@@ -6,7 +6,7 @@ import struct
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from mvnobox.charging.diameter.codes import MANDATORY, REQUEST, VENDOR, Avp, Result
+from mvnobox.diameter.codes import MANDATORY, REQUEST, VENDOR, Avp, Result
 
 HEADER_LENGTH = 20
 _HEADER = struct.Struct(">IIIII")
@@ -180,7 +180,7 @@ def message(flags: int, command: int, application: int, hop_by_hop: int, end_to_
 
 def missing(key: int) -> DiameterError:
     """The error for a required AVP that is not there, with an example of it (RFC 6733 section 7.5)."""
-    from mvnobox.charging.diameter.codes import LEAST_LENGTH
+    from mvnobox.diameter.codes import LEAST_LENGTH
 
     return DiameterError(
         Result.MISSING_AVP, f"AVP {key & 0xFFFFFFFF} is missing", octets(key, bytes(LEAST_LENGTH.get(key, 0)))
