@@ -13,6 +13,7 @@ from mvnobox.bss.app import make_app
 from mvnobox.bss.context import BssSettings, Context
 from mvnobox.bss.launch import provision
 from mvnobox.bss.outbox import deliver_forever
+from mvnobox.bss.renewals import renew_forever
 from mvnobox.service import database
 from mvnobox.service.command import run_command
 from mvnobox.service.settings import address, load_settings, refuse, secret
@@ -58,7 +59,9 @@ async def serve(config: str) -> None:
     """Serve until SIGTERM."""
     settings = load_settings(BssSettings, config)
     async with opened(settings) as context:
-        await run_until_signal(serve_http(make_app(context), *address(settings.listen)), deliver_forever(context))
+        await run_until_signal(
+            serve_http(make_app(context), *address(settings.listen)), deliver_forever(context), renew_forever(context)
+        )
 
 
 if __name__ == "__main__":

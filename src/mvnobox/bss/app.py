@@ -159,8 +159,8 @@ def make_app(context: Context) -> FastAPI:
 
     @app.patch(subscriptions.BASE + "/{identity}", dependencies=operator)
     async def patch_product(identity: uuid.UUID, body: StatusPatch) -> Response:
-        """TMF637: suspend, resume, terminate."""
-        return document(await subscriptions.change_status(context, identity, body.status))
+        """TMF637: suspend, resume, terminate; whether the plan renews by itself."""
+        return document(await subscriptions.change(context, identity, body.status, body.auto_renew))
 
     @app.get(balances.BASE + "/bucket", dependencies=operator)
     async def get_buckets(product: Annotated[uuid.UUID, Query(alias="product.id")], request: Request) -> Response:

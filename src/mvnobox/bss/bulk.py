@@ -6,13 +6,14 @@ A batch that was interrupted goes on where it stopped; a finished one only tells
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import json
 import re
 import uuid
 from collections.abc import AsyncIterator
 from typing import Any
 
-from mvnobox.bss import fulfilment, sims
+from mvnobox.bss import fulfilment, periods, renewals, sims
 from mvnobox.bss.context import Context, TmfError
 from mvnobox.spec import Plan
 
@@ -167,13 +168,20 @@ async def _chunk(context: Context, batch: str, keys: list[sims.Keys]) -> bool:
 
 
 async def _write(context: Context, connection: Any, batch: str, plan: Plan, made: list[tuple[Any, ...]]) -> None:
+    zone = renewals.zone_of(context)
+    anchor = periods.anchor_of(dt.datetime.now(dt.UTC), plan.period, zone)
+    end = periods.begin(anchor, plan.period, zone, 1)
+
     async def copy(table: str, columns: str, records: list[tuple[Any, ...]]) -> None:
         await connection.copy_records_to_table(table, records=records, columns=columns.split())
 
     await copy(
         "product",
-        "id plan status msisdn iccid batch batch_index",
-        [(product, plan.id, "created", number, iccid, batch, index) for product, iccid, _, number, index, _ in made],
+        "id plan status msisdn iccid batch batch_index anchor renews_at",
+        [
+            (product, plan.id, "created", number, iccid, batch, index, anchor, end)
+            for product, iccid, _, number, index, _ in made
+        ],
     )
     await copy(
         "sim",
@@ -205,14 +213,20 @@ async def _write(context: Context, connection: Any, batch: str, plan: Plan, made
     await copy(
         "outbox",
         "product method path body effect bulk",
-        [call for product, _, imsi, number, _, _ in made for call in _calls(context, plan, product, imsi, number)],
+        [
+            call
+            for product, _, imsi, number, _, _ in made
+            for call in _calls(context, plan, product, imsi, number, anchor)
+        ],
     )
 
 
-def _calls(context: Context, plan: Plan, product: uuid.UUID, imsi: str, number: str) -> list[tuple[Any, ...]]:
+def _calls(
+    context: Context, plan: Plan, product: uuid.UUID, imsi: str, number: str, anchor: dt.date
+) -> list[tuple[Any, ...]]:
     path = f"/ocs/v1/accounts/{product}"
     account = json.dumps(fulfilment.account(context, imsi, number))
-    grant = fulfilment.first_grant(product, plan)
+    grant = renewals.grant(context, product, plan, anchor, 0)
     last = json.dumps({"activate": True})
     if grant is None:
         return [(product, "PUT", path, account, last, True)]

@@ -9,7 +9,14 @@ from typing import Any
 from mvnobox.bss.context import Context, TmfError
 
 BASE = "/subscriber-event/v1/event"
-TYPES = ("subscriber.suspended", "subscriber.resumed", "subscriber.sim_swapped", "subscriber.terminated")
+TYPES = (
+    "subscriber.suspended",
+    "subscriber.resumed",
+    "subscriber.sim_swapped",
+    "subscriber.terminated",
+    "subscription.renewed",
+    "subscription.lapsed",
+)
 
 
 async def put(connection: Any, kind: str, product: uuid.UUID, body: dict[str, Any]) -> None:

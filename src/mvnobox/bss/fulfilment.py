@@ -9,7 +9,7 @@ from typing import Any
 
 import asyncpg
 
-from mvnobox.bss import catalog, outbox, sims
+from mvnobox.bss import outbox, periods, renewals, sims
 from mvnobox.bss.context import Context, TmfError
 from mvnobox.spec import BrandSpec, Plan
 
@@ -81,20 +81,18 @@ def account(context: Context, imsi: str, number: str, status: str = "active") ->
     }
 
 
-def first_grant(product: uuid.UUID, plan: Plan) -> dict[str, Any] | None:
-    """The OCS's grant of a plan's first period, once a product; None where the plan has no allowance."""
-    until = catalog.period_end(dt.datetime.now(dt.UTC), plan.period)
-    granted = catalog.buckets(plan.allowances, f"plan:{plan.id}", until, 10)
-    return {"requestId": str(uuid.uuid5(product, "plan")), "buckets": granted} if granted else None
-
-
 async def fulfil(context: Context, connection: Any, order: uuid.UUID, party: uuid.UUID, plan: Plan) -> None:
     """Make everything of an order; the caller's savepoint takes it back on TmfError."""
+    zone = renewals.zone_of(context)
+    anchor = periods.anchor_of(dt.datetime.now(dt.UTC), plan.period, zone)
     product: uuid.UUID = await connection.fetchval(
-        "INSERT INTO product (order_id, party, plan, status) VALUES ($1, $2, $3, 'created') RETURNING id",
+        """INSERT INTO product (order_id, party, plan, status, anchor, renews_at)
+           VALUES ($1, $2, $3, 'created', $4, $5) RETURNING id""",
         order,
         party,
         plan.id,
+        anchor,
+        periods.begin(anchor, plan.period, zone, 1),
     )
     sim = await sims.make_sim(context, connection, product)
     number = await sims.take_number(context, connection, product)
@@ -103,7 +101,7 @@ async def fulfil(context: Context, connection: Any, order: uuid.UUID, party: uui
     path = f"/ocs/v1/accounts/{product}"
     await outbox.put(connection, product, "PUT", path, account(context, sim["imsi"], number))
     effect = {"complete": str(order), "activate": True}
-    body = first_grant(product, plan)
+    body = renewals.grant(context, product, plan, anchor, 0)
     if body is not None:
         await outbox.put(connection, product, "POST", f"{path}/grants", body, effect)
     else:

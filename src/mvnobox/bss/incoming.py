@@ -151,8 +151,15 @@ class StatusPatch(BaseModel):
     """What can be patched of a product (TMF637); anything else is refused."""
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
-    status: Literal["active", "suspended", "terminated"]
+    status: Literal["active", "suspended", "terminated"] | None = None
+    auto_renew: bool | None = Field(default=None, alias="autoRenew", strict=True)
     type: str | None = Field(default=None, alias="@type", max_length=60)
+
+    @model_validator(mode="after")
+    def _something(self) -> StatusPatch:
+        if self.status is None and self.auto_renew is None:
+            raise ValueError("patch status or autoRenew")
+        return self
 
 
 class Quantity(Incoming):

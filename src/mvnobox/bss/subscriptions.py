@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import uuid
 from typing import Any
 
-from mvnobox.bss import lifecycle, listing
+from mvnobox.bss import lifecycle, listing, renewals
 from mvnobox.bss.catalog import BASE as CATALOG
 from mvnobox.bss.context import Context, TmfError
 
 BASE = "/tmf-api/productInventory/v4/product"
+# asyncpg's word for a time that does not come.
+NEVER = dt.datetime.max
 ATTRIBUTES = {
     "id": "p.id",
     "status": "p.status",
@@ -21,7 +24,7 @@ ATTRIBUTES = {
 }
 
 
-def _document(row: Any) -> dict[str, Any]:
+def _document(context: Context, row: Any) -> dict[str, Any]:
     document = {
         "id": str(row["id"]),
         "href": f"{BASE}/{row['id']}",
@@ -35,6 +38,8 @@ def _document(row: Any) -> dict[str, Any]:
         ],
         "relatedParty": [],
     }
+    if row["renews_at"] is not None and row["ended_at"] is None:
+        document["productTerm"] = [_term(context, row)]
     if row["ended_at"] is not None:
         document["terminationDate"] = row["ended_at"]
     if row["party"] is not None:
@@ -42,22 +47,49 @@ def _document(row: Any) -> dict[str, Any]:
     return document
 
 
+def _term(context: Context, row: Any) -> dict[str, Any]:
+    """The period that a line is in; a lapsed line's has no end any more."""
+    lapsed = row["renews_at"] == NEVER
+    try:
+        automatic = renewals.renews_by_itself(context.brand.plan(row["plan"]), row["auto_renew"])
+    except KeyError:
+        automatic = False
+    return {
+        "name": "lapsed" if lapsed else "period",
+        "number": row["period"] + 1,
+        "autoRenew": automatic,
+        **({} if lapsed else {"validFor": {"endDateTime": row["renews_at"]}}),
+    }
+
+
 async def read(context: Context, identity: uuid.UUID) -> dict[str, Any]:
     """One product. Raises TmfError."""
     row = await context.pool.fetchrow("SELECT * FROM product WHERE id = $1", identity)
     if row is None:
         raise TmfError(404, "there is no such product")
-    return _document(row)
+    return _document(context, row)
 
 
 async def page(context: Context, wanted: listing.Wish) -> tuple[list[dict[str, Any]], int]:
     """A page of products, newest first, and how many there are."""
     order = "started_at DESC, id"
-    return await listing.rows(context, wanted, "SELECT p.* FROM product p", ATTRIBUTES, order, _document)
+
+    def make(row: Any) -> dict[str, Any]:
+        return _document(context, row)
+
+    return await listing.rows(context, wanted, "SELECT p.* FROM product p", ATTRIBUTES, order, make)
 
 
-async def change_status(context: Context, identity: uuid.UUID, status: str) -> dict[str, Any]:
-    """Suspend, resume or terminate. Raises TmfError."""
+async def change(
+    context: Context, identity: uuid.UUID, status: str | None, auto_renew: bool | None = None
+) -> dict[str, Any]:
+    """Suspend, resume or terminate; have the plan renew by itself or not. Raises TmfError."""
     async with context.pool.acquire() as connection, connection.transaction():
-        await lifecycle.move(connection, identity, status)
+        if auto_renew is not None:
+            row = await lifecycle.locked(connection, identity)
+            if row["status"] == "terminated":
+                raise TmfError(409, "a product that is terminated does not renew")
+            await renewals.wish(connection, identity, auto_renew)
+        if status is not None:
+            await lifecycle.move(connection, identity, status)
     return await read(context, identity)

@@ -59,10 +59,15 @@ class Accounts:
     async def grant(self, brand: str, account_id: str, grant: Grant) -> dict[str, Any] | None:
         """Add buckets, once a request identifier; None for an unknown account. Raises Problem 409."""
         buckets = [bucket.model_dump(mode="json", by_alias=True) for bucket in grant.buckets]
-        digest = hashlib.sha256(json.dumps(buckets, sort_keys=True).encode()).hexdigest()
+        rollover = grant.rollover.model_dump(mode="json", by_alias=True) if grant.rollover else None
+        # As it was before there were rollovers: a request that is repeated over an upgrade has the same digest.
+        content = buckets if rollover is None else [buckets, rollover]
+        digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
         made = await self._pool.fetchval(
-            "SELECT grant_buckets($1, $2, $3, $4, $5)", brand, account_id, grant.request_id, digest, json.dumps(buckets)
-        )
+            "SELECT grant_buckets($1, $2, $3, $4, $5, $6)",
+            brand, account_id, grant.request_id, digest, json.dumps(buckets),
+            None if rollover is None else json.dumps(rollover),
+        )  # fmt: skip
         if made is None:
             return None
         answer = json.loads(made)

@@ -176,6 +176,18 @@ class BucketGrant(Closed):
     source: Annotated[str, Field(min_length=1, max_length=100, pattern=PLAIN)]
 
 
+class Rollover(Closed):
+    """What ended buckets have left and a new one takes over. `limit`: of all that is rolled over; none: no limit."""
+
+    unit: Unit
+    source: Annotated[str, Field(min_length=1, max_length=80, pattern=PLAIN)]
+    ended_at: AwareDatetime
+    limit: Positive | None = None
+    valid_until: AwareDatetime
+    priority: Annotated[int, Field(ge=0, le=1000, strict=True)] = 5
+
+
 class Grant(Closed):
     request_id: uuid.UUID
     buckets: Annotated[list[BucketGrant], Field(min_length=1, max_length=20)]
+    rollover: Rollover | None = None
