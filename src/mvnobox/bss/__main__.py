@@ -12,6 +12,7 @@ import httpx
 from mvnobox.bss.app import make_app
 from mvnobox.bss.context import BssSettings, Context
 from mvnobox.bss.launch import provision
+from mvnobox.bss.notices import take_forever
 from mvnobox.bss.outbox import deliver_forever
 from mvnobox.bss.renewals import renew_forever
 from mvnobox.service import database
@@ -60,7 +61,10 @@ async def serve(config: str) -> None:
     settings = load_settings(BssSettings, config)
     async with opened(settings) as context:
         await run_until_signal(
-            serve_http(make_app(context), *address(settings.listen)), deliver_forever(context), renew_forever(context)
+            serve_http(make_app(context), *address(settings.listen)),
+            deliver_forever(context),
+            renew_forever(context),
+            take_forever(context),
         )
 
 

@@ -16,14 +16,21 @@ TYPES = (
     "subscriber.terminated",
     "subscription.renewed",
     "subscription.lapsed",
+    "balance.threshold",
 )
 
 
-async def put(connection: Any, kind: str, product: uuid.UUID, body: dict[str, Any]) -> None:
-    """Record an event in the transaction of its cause."""
+async def put(
+    connection: Any, kind: str, product: uuid.UUID, body: dict[str, Any], *, identity: uuid.UUID | None = None
+) -> None:
+    """Record an event in the transaction of its cause; one with an identity of its own once."""
     assert kind in TYPES
     await connection.execute(
-        "INSERT INTO event (type, product, body) VALUES ($1, $2, $3)", kind, product, json.dumps(body)
+        "INSERT INTO event (id, type, product, body) VALUES ($1, $2, $3, $4) ON CONFLICT (id) DO NOTHING",
+        identity or uuid.uuid4(),
+        kind,
+        product,
+        json.dumps(body),
     )
 
 

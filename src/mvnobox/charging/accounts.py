@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import uuid
 from typing import Any
 
 import asyncpg
@@ -104,6 +105,19 @@ class Accounts:
             "buckets": [dict(row) for row in rows],
             "totals": totals,
         }
+
+    async def events(self, brand: str, limit: int) -> list[dict[str, Any]]:
+        """The oldest events that the brand has not taken."""
+        rows = await self._pool.fetch(
+            """SELECT id::text, at, account_id AS "accountId", type, body FROM account_event
+               WHERE brand = $1 ORDER BY n LIMIT $2""",
+            brand, limit,
+        )  # fmt: skip
+        return [{**row, "body": json.loads(row["body"])} for row in rows]
+
+    async def take_events(self, brand: str, ids: list[uuid.UUID]) -> None:
+        """Forget events that the brand has; those that it took before are no error."""
+        await self._pool.execute("DELETE FROM account_event WHERE brand = $1 AND id = ANY($2)", brand, ids)
 
     async def usage(self, brand: str, account_id: str) -> dict[str, Any] | None:
         """The newest hundred sessions, a row a unit, and all use by unit, with what no balance paid for."""

@@ -6,7 +6,7 @@ import datetime as dt
 import json
 from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, Path, Request, Response
+from fastapi import Depends, FastAPI, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from mvnobox.charging.accounts import Accounts
 from mvnobox.charging.openapi import document_nchf
 from mvnobox.charging.problems import TROUBLE, Problem, database_problem, invalid
-from mvnobox.charging.schemas import AccountPatch, AccountPut, Grant
+from mvnobox.charging.schemas import AccountPatch, AccountPut, Grant, Taken
 from mvnobox.charging.tenants import Tenants
 
 AccountId = Annotated[str, Path(pattern=r"^[A-Za-z0-9._:-]{1,100}$")]
@@ -59,7 +59,7 @@ def make_management(accounts: Accounts, tenants: Tenants) -> FastAPI:
     for kind in TROUBLE:
         app.add_exception_handler(kind, trouble)
 
-    def found(document: dict[str, Any] | None) -> Response:
+    def found(document: dict[str, Any] | list[dict[str, Any]] | None) -> Response:
         if document is None:
             raise Problem(404, None, "there is no such account")
         return Response(json.dumps(document, default=_plain), media_type="application/json")
@@ -90,6 +90,17 @@ def make_management(accounts: Accounts, tenants: Tenants) -> FastAPI:
     async def usage(account_id: AccountId, brand: Brand) -> Response:
         """Sessions and total use."""
         return found(await accounts.usage(brand, account_id))
+
+    @app.get("/ocs/v1/events")
+    async def events(brand: Brand, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> Response:
+        """What happened to the brand's accounts and it has not taken, oldest first: each at least once, by its id."""
+        return found(await accounts.events(brand, limit))
+
+    @app.post("/ocs/v1/events/taken", status_code=204)
+    async def taken(body: Taken, brand: Brand) -> Response:
+        """The brand has these events; repeating it changes nothing."""
+        await accounts.take_events(brand, body.ids)
+        return Response(status_code=204)
 
     generate = app.openapi
     made: dict[str, Any] = {}

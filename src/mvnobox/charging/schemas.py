@@ -191,3 +191,7 @@ class Grant(Closed):
     request_id: uuid.UUID
     buckets: Annotated[list[BucketGrant], Field(min_length=1, max_length=20)]
     rollover: Rollover | None = None
+
+
+class Taken(Closed):
+    ids: Annotated[list[uuid.UUID], Field(min_length=1, max_length=1000)]

@@ -16,11 +16,12 @@ import pytest
 from mvnobox.bss import renewals
 from mvnobox.bss.__main__ import opened
 from mvnobox.bss.context import BssSettings, Context
+from mvnobox.bss.notices import take
 from mvnobox.bss.outbox import deliver
 from mvnobox.bss.periods import begin
 from mvnobox.service.settings import load_settings
 
-from .conftest import OCS_KEY, PRODUCTS, Bss, line
+from .conftest import OCS_KEY, PRODUCTS, Bss, line, until
 
 TORONTO = ZoneInfo("America/Toronto")
 MONTHLY: dict[str, Any] = {
@@ -56,13 +57,19 @@ async def context(brand: Bss, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
 
 
 async def at(context: Context, moment: dt.datetime) -> int:
-    """Renew all that is due at a moment, and have the OCS do its part; how many grants there were."""
+    """Renew all that is due at a moment, wait until the OCS has done its part; how many renewals there were."""
+    count = "SELECT count(*) FROM event WHERE type = 'subscription.renewed'"
+    before = await context.pool.fetchval(count)
     while await renewals.renew(context, moment):
         pass
-    count = 0
-    while await deliver(context):
-        count += 1
-    return count
+
+    async def quiet() -> bool:
+        # The BSS itself delivers as well.
+        await deliver(context)
+        return not await context.pool.fetchval("SELECT EXISTS (SELECT FROM outbox WHERE done_at IS NULL)")
+
+    await until(quiet)
+    return int(await context.pool.fetchval(count) - before)
 
 
 async def buckets(brand: Bss, product: str, source: str) -> list[dict[str, Any]]:
@@ -170,3 +177,42 @@ async def test_a_suspended_line_renews_when_it_is_back(brand: Bss, context: Cont
         await client.patch(f"{PRODUCTS}/{made['id']}", json={"status": "active"})
         await at(context, now)
         assert len(await buckets(brand, made["id"], "plan:monthly")) == 2
+
+
+async def test_thresholds_reach_the_brand_once(brand: Bss, context: Context, database: Any) -> None:
+    async with brand.client() as client, brand.ocs() as ocs:
+        made = await line(client, "monthly")
+        body: dict[str, Any] = {
+            "subscriberIdentifier": f"msisdn-{made['msisdn']}",
+            "nfConsumerIdentification": {"nodeFunctionality": "SMF"},
+            "invocationTimeStamp": "2026-01-01T00:00:00Z",
+            "invocationSequenceNumber": 0,
+        }
+        path = "/nchf-convergedcharging/v3/chargingdata"
+        where = (await ocs.post(path, json=body)).headers["location"]
+
+        async def use(sequence: int, octets: int) -> None:
+            usage = [{"ratingGroup": 1, "usedUnitContainer": [{"localSequenceNumber": 1, "totalVolume": octets}]}]
+            asked = {**body, "invocationSequenceNumber": sequence, "multipleUnitUsage": usage}
+            assert (await ocs.post(f"{where}/update", json=asked)).status_code == 200
+
+        async def told() -> list[int]:
+            found = (await client.get("/subscriber-event/v1/event?limit=1000")).json()
+            return [e["event"]["percent"] for e in found if e["eventType"] == "balance.threshold"]
+
+        async def tell(count: int) -> Any:
+            return len(await told()) == count
+
+        await use(1, 499_999_999)
+        await use(2, 2)
+        await until(lambda: tell(1))
+        # Not again for what comes after it, and of two that one use passes the higher one.
+        await use(3, 1)
+        await use(4, 499_999_998)
+        await until(lambda: tell(2))
+        assert await told() == [50, 100]
+        # What was taken and not acknowledged comes again, and is kept once.
+        await take(context)
+        assert await told() == [50, 100] and (await ocs.get("/ocs/v1/events")).json() == []
+        other = await ocs.post("/ocs/v1/events/taken", json={"ids": [made["id"]]})
+        assert other.status_code == 204
