@@ -179,6 +179,19 @@ async def test_a_suspended_line_renews_when_it_is_back(brand: Bss, context: Cont
         assert len(await buckets(brand, made["id"], "plan:monthly")) == 2
 
 
+async def test_a_line_of_before_begins_to_count_with_its_start(brand: Bss, context: Context) -> None:
+    async with brand.client() as client:
+        made = await line(client, "monthly")
+    await context.pool.execute(
+        "UPDATE product SET anchor = NULL, renews_at = NULL, started_at = '2026-01-31T12:00Z' WHERE id = $1::uuid",
+        made["id"],
+    )
+    now = dt.datetime(2026, 3, 30, tzinfo=dt.UTC)
+    assert await at(context, now) == 1
+    row = await context.pool.fetchrow("SELECT anchor, period, renews_at FROM product WHERE id = $1::uuid", made["id"])
+    assert tuple(row) == (dt.date(2026, 1, 31), 1, dt.datetime(2026, 3, 31, tzinfo=TORONTO))
+
+
 async def test_thresholds_reach_the_brand_once(brand: Bss, context: Context, database: Any) -> None:
     async with brand.client() as client, brand.ocs() as ocs:
         made = await line(client, "monthly")

@@ -29,9 +29,10 @@ async def test_lines_of_the_first_version_are_kept(pg_database: Any) -> None:
     )
     migrate(dsn, "bss")
     migrate(dsn, "bss")
+    newest = max(path.name[:4] for path in SQL.parent.glob("0*.py"))
     row = await connection.fetchrow(
         "SELECT o.action, o.target, p.status, p.batch FROM product_order o JOIN product p ON p.order_id = o.id"
     )
     assert tuple(row) == ("add", None, "active", None)
-    assert await connection.fetchval("SELECT version_num FROM alembic_version") == "0002"
+    assert await connection.fetchval("SELECT version_num FROM alembic_version") == newest
     await connection.close()
