@@ -1,6 +1,7 @@
-"""The OCS on Diameter Gy beside CGRateS, in one run: the same client, the same machine, both durable.
+"""The OCS beside CGRateS in one run, on Gy, and on Nchf beside JSON-RPC: same client, same machine, both durable.
 
-`python bench/ocs.py [--seconds 10] [--rounds 3] [--outstanding 16] [--accounts 1000,1000000] [--no-peer]`
+`python bench/ocs.py [--seconds 10] [--rounds 3] [--outstanding 16] [--accounts 1000,1000000] [--fronts gy,http] [--brief]
+[--no-peer]`
 
 Needs Go, redis-server and PostgreSQL's programs; builds CGRateS and the client once. A closed loop keeps so many
 requests under way: initial, update and terminate of a session in turn. Rounds of both systems alternate. Then 10 % of the
@@ -30,6 +31,10 @@ from common import Unfit, build  # noqa: E402
 from ours import Ours  # noqa: E402
 
 MIB = 1 << 20
+Found = tuple[dict[str, Any], dict[str, Any], float | None]
+FRONTS = {
+    (Ours.name, "gy"): "Gy", (Cgrates.name, "gy"): "Gy", (Ours.name, "http"): "Nchf", (Cgrates.name, "http"): "JSON-RPC",
+}  # fmt: skip
 
 
 def say(words: str) -> None:
@@ -47,17 +52,18 @@ class Driver:
     """Runs the client."""
 
     def __init__(self, options: argparse.Namespace) -> None:
-        self.client, self.options = build("client", ".", "gy-client"), options
+        self.client, self.options = build("client", ".", "ocs-client"), options
 
-    def _command(self, system: Any, seconds: float, *more: str, port: int | None = None) -> list[str]:
+    def _command(self, system: Any, way: list[str], seconds: float, *more: str) -> list[str]:
         return [
-            str(self.client), "-address", f"127.0.0.1:{port or system.port}", "-accounts", str(system.accounts),
-            "-outstanding", str(self.options.outstanding), "-seconds", str(seconds), *more,
+            str(self.client), *way, "-accounts", str(system.accounts), "-outstanding", str(self.options.outstanding),
+            "-seconds", str(seconds), *more,
         ]  # fmt: skip
 
-    def run(self, system: Any, seconds: float, *more: str, port: int | None = None) -> dict[str, Any]:
+    def run(self, system: Any, seconds: float, *more: str, front: str = "gy") -> dict[str, Any]:
         """One round; what the client found. Raises Unfit if it did not finish."""
-        done = subprocess.run(self._command(system, seconds, *more, port=port), stdout=subprocess.PIPE, check=False)
+        command = self._command(system, system.way(front), seconds, *more)
+        done = subprocess.run(command, stdout=subprocess.PIPE, check=False)
         if done.returncode != 0:
             raise Unfit(f"the client ended with exit code {done.returncode} against {system.name}")
         found: dict[str, Any] = json.loads(done.stdout)
@@ -68,34 +74,35 @@ class Driver:
         half = str(self.options.outstanding // 2)
         ran = [
             subprocess.Popen(
-                self._command(system, seconds, "-outstanding", half, "-host", host, port=port), stdout=subprocess.PIPE
+                self._command(system, system.way("gy", number), seconds, "-outstanding", half, "-host", host),
+                stdout=subprocess.PIPE,
             )
-            for port, host in zip(system.ports, ("pgw.bench", "pgw2.bench"), strict=True)
+            for number, host in enumerate(("pgw.bench", "pgw2.bench"))
         ]
         return sum(json.loads(one.communicate()[0])["rate"] for one in ran)
 
-    def killed(self, system: Any, seconds: float) -> dict[str, Any]:
+    def killed(self, system: Any, seconds: float, front: str) -> dict[str, Any]:
         """A round in whose middle the OCS is killed with signal 9 and started again."""
         timer = threading.Timer(seconds / 2, system.kill)
         timer.start()
         try:
-            return self.run(system, seconds)
+            return self.run(system, seconds, front=front)
         finally:
             timer.join()
 
 
-def rounds(driver: Driver, systems: list[Any], options: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """Medians of alternating rounds a system."""
+def rounds(driver: Driver, systems: list[Any], options: argparse.Namespace, front: str) -> dict[str, dict[str, float]]:
+    """Medians of alternating rounds a system, over Gy or what each has on HTTP's side (Nchf, JSON-RPC)."""
     found: dict[str, list[dict[str, Any]]] = {system.name: [] for system in systems}
     for system in systems:
-        driver.run(system, min(3, options.seconds))
+        driver.run(system, min(3, options.seconds), front=front)
     for number in range(options.rounds):
         for system in systems:
-            one = driver.run(system, options.seconds)
+            one = driver.run(system, options.seconds, front=front)
             found[system.name].append(one)
-            refused = {code: count for code, count in one["results"].items() if code != "2001"}
+            refused = {code: count for code, count in one["results"].items() if code != "done"}
             say(
-                f"round {number + 1}, {system.name}: {one['rate']:.0f} requests/s, p50 {one['p50']:.1f} ms,"
+                f"{FRONTS[system.name, front]} round {number + 1}, {system.name}: {one['rate']:.0f} requests/s, p50 {one['p50']:.1f} ms,"
                 f" p99 {one['p99']:.1f} ms{f', {refused}' if refused else ''}"
             )
     return {
@@ -104,26 +111,26 @@ def rounds(driver: Driver, systems: list[Any], options: argparse.Namespace) -> d
     }
 
 
-def trouble(driver: Driver, system: Any, options: argparse.Namespace) -> dict[str, int]:
+def trouble(driver: Driver, system: Any, options: argparse.Namespace, front: str) -> dict[str, int]:
     """Octets that were charged beyond what was used (below: minus), under duplicates and under a kill."""
     off = {}
     for name, run in (
-        ("10 % duplicates", lambda: driver.run(system, options.seconds, "-duplicates", "0.1")),
-        ("kill -9", lambda: driver.killed(system, options.seconds)),
+        ("10 % duplicates", lambda: driver.run(system, options.seconds, "-duplicates", "0.1", front=front)),
+        ("kill -9", lambda: driver.killed(system, options.seconds, front)),
     ):
         before = system.charged()
         one = run()
         charged = system.charged() - before
         off[name] = charged - one["used"]
         say(
-            f"{name}, {system.name}: used {one['used'] / MIB:.0f} MiB, charged {charged / MIB:.0f} MiB, difference"
+            f"{FRONTS[system.name, front]}, {name}, {system.name}: used {one['used'] / MIB:.0f} MiB, charged {charged / MIB:.0f} MiB, difference"
             f" {off[name] / MIB:+.2f} MiB; {one['duplicates']} duplicates, {one['lost']} requests sent again,"
             f" results {one['results']}"
         )
     return off
 
 
-def sizes(driver: Driver, ours: Ours, options: argparse.Namespace, rate: float) -> dict[str, Any]:
+def sizes(driver: Driver, ours: Ours, options: argparse.Namespace) -> dict[str, Any]:
     """The cost of a request with many accounts against that with few, and on one account that all share."""
     figures = {}
     family = driver.run(ours, options.seconds, "-accounts", "1")
@@ -144,52 +151,73 @@ def sizes(driver: Driver, ours: Ours, options: argparse.Namespace, rate: float) 
     return figures
 
 
+def beside(driver: Driver, systems: list[Any], options: argparse.Namespace, front: str) -> Found:
+    """Ours and the peer's figures of one front end, undisturbed and in trouble; and the ratio of their requests."""
+    medians = rounds(driver, systems, options, front)
+    ours, *others = systems
+    mine = medians[ours.name]
+    theirs = medians[others[0].name] if others else None
+    prefix = FRONTS[ours.name, front]
+    figures = {
+        f"{prefix}: requests": figure(mine["rate"], "1/s", theirs and theirs["rate"]),
+        f"{prefix}: p50": figure(mine["p50"], "ms"),
+        f"{prefix}: p99": figure(mine["p99"], "ms", theirs and theirs["p99"], most=True),
+    }
+    for name, value in trouble(driver, ours, options, front).items():
+        figures[f"{prefix}, {name}: charged minus used"] = figure(abs(value), "octets", 0, most=True)
+    peer: dict[str, Any] = {}
+    if theirs is None:
+        return figures, peer, None
+    prefix = FRONTS[others[0].name, front]
+    for key, unit in (("requests", "1/s"), ("p50", "ms"), ("p99", "ms")):
+        peer[f"{prefix}: {key}"] = figure(theirs["rate" if key == "requests" else key], unit)
+    for name, value in trouble(driver, others[0], options, front).items():
+        peer[f"{prefix}, {name}: charged minus used"] = figure(value, "octets")
+    return figures, peer, round(mine["rate"] / theirs["rate"], 3)
+
+
+def replicas(driver: Driver, two: Ours, options: argparse.Namespace) -> dict[str, Any]:
+    """Two replicas beside one of them, on the same database and cores."""
+    pairs = []
+    driver.run(two, min(3, options.seconds))
+    for _ in range(options.rounds):
+        one, both = driver.run(two, options.seconds)["rate"], driver.pair(two, options.seconds)
+        say(f"one replica {one:.0f} requests/s, two {both:.0f}")
+        pairs.append(both / one)
+    return {"two replicas to one": figure(statistics.median(pairs), "ratio", 1.0)}
+
+
 def bench(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     driver = Driver(options)
     accounts = options.accounts[0]
     systems: list[Any] = []
     figures: dict[str, Any] = {}
-    peer: dict[str, Any] | None = None
-    ratio = None
+    peer: dict[str, Any] = {"name": Cgrates.name}
+    ratios = {}
     try:
         ours = Ours(folder / "ours", accounts)
         systems.append(ours)
         if options.peer:
             systems.append(Cgrates(folder / "cgrates", accounts))
-        medians = rounds(driver, systems, options)
-        mine = medians[Ours.name]
-        theirs = medians.get(Cgrates.name)
-        if theirs is not None:
-            ratio = round(mine["rate"] / theirs["rate"], 3)
-            off = trouble(driver, systems[1], options)
-            peer = {
-                "name": Cgrates.name,
-                "requests": figure(theirs["rate"], "1/s"),
-                "p50": figure(theirs["p50"], "ms"),
-                "p99": figure(theirs["p99"], "ms"),
-                **{f"{name}: charged minus used": figure(value, "octets") for name, value in off.items()},
-            }
+        for front in options.fronts:
+            mine, theirs, ratios[front] = beside(driver, systems, options, front)
+            figures |= mine
+            peer |= theirs
+            if ratios[front] is not None:
+                name = f"{FRONTS[Ours.name, front]} to {FRONTS[Cgrates.name, front]}: requests"
+                figures[name] = figure(ratios[front], "ratio", 1.0)
+        while len(systems) > 1:
             systems.pop().stop()
-        figures["requests"] = figure(mine["rate"], "1/s", theirs and theirs["rate"])
-        figures["p50"] = figure(mine["p50"], "ms")
-        figures["p99"] = figure(mine["p99"], "ms", theirs and theirs["p99"], most=True)
-        for name, value in trouble(driver, ours, options).items():
-            figures[f"{name}: charged minus used"] = figure(abs(value), "octets", 0, most=True)
-        figures |= sizes(driver, ours, options, mine["rate"])
+        if options.more:
+            figures |= sizes(driver, ours, options)
         said = ours.check()
         say(f"ledger check: {said}")
         figures["ledger check: differences"] = figure(int(said.split()[0]), "", 0, most=True)
         systems.pop().stop()
-        two = Ours(folder / "two", accounts, replicas=2)
-        systems.append(two)
-        pairs = []
-        driver.run(two, min(3, options.seconds))
-        for _ in range(options.rounds):
-            one, both = driver.run(two, options.seconds)["rate"], driver.pair(two, options.seconds)
-            say(f"one replica {one:.0f} requests/s, two {both:.0f}")
-            pairs.append(both / one)
-        figures["two replicas to one"] = figure(statistics.median(pairs), "ratio", 1.0)
-        return {"figures": figures, "peer": peer, "ratio": ratio}
+        if options.more:
+            systems.append(Ours(folder / "two", accounts, replicas=2))
+            figures |= replicas(driver, systems[0], options)
+        return {"figures": figures, "peer": peer if options.peer else None, "ratio": ratios.get("gy")}
     finally:
         for system in systems:
             system.stop()
@@ -202,6 +230,10 @@ def main() -> int:
     parser.add_argument("--outstanding", type=int, default=16)
     parser.add_argument("--accounts", type=lambda text: [int(n) for n in text.split(",")], default=[1000, 1_000_000])
     parser.add_argument("--no-peer", dest="peer", action="store_false", help="ours alone")
+    parser.add_argument("--fronts", type=lambda text: text.split(","), default=["gy", "http"], help="gy, http or both")
+    parser.add_argument(
+        "--brief", dest="more", action="store_false", help="without many accounts, a shared one, two replicas"
+    )
     parser.add_argument("--json", action="store_true", help="accepted: the output is JSON anyway")
     options = parser.parse_args()
     # Not /tmp, which may be memory: both systems have to write through to a disk.

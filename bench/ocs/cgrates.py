@@ -173,6 +173,12 @@ class Cgrates:
         wait_for_port(self.port, process)
         return process
 
+    def way(self, front: str) -> list[str]:
+        """The client's options for a front end: `gy` or `http` (here JSON-RPC over TCP)."""
+        if front == "gy":
+            return ["-protocol", "gy", "-address", f"127.0.0.1:{self.port}"]
+        return ["-protocol", "jsonrpc", "-address", f"127.0.0.1:{self.rpc}"]
+
     def kill(self) -> None:
         """kill -9 of the engine, and start it again."""
         self.process.send_signal(signal.SIGKILL)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import hmac
 import json
 import os
 import shutil
@@ -91,6 +93,13 @@ class Ours:
     def port(self) -> int:
         return self.ports[0]
 
+    def way(self, front: str, number: int = 0) -> list[str]:
+        """The client's options for a front end: `gy` or `http`."""
+        if front == "gy":
+            return ["-protocol", "gy", "-address", f"127.0.0.1:{self.ports[number]}"]
+        token = f"{BRAND}.{hmac.new(bytes.fromhex(KEY), BRAND.encode(), hashlib.sha256).hexdigest()}"
+        return ["-protocol", "nchf", "-address", f"127.0.0.1:{self.http[number]}", "-token", token]
+
     def _configure(self, number: int) -> None:
         settings = {
             "listen": f"127.0.0.1:{self.http[number]}",
@@ -112,7 +121,8 @@ class Ours:
             process = subprocess.Popen(
                 self._command("serve", number), env=self.environment, stdout=log, stderr=subprocess.STDOUT
             )
-        wait_for_port(self.ports[number], process)
+        for port in (self.ports[number], self.http[number]):
+            wait_for_port(port, process)
         return process
 
     def kill(self) -> None:

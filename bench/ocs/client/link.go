@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -14,7 +15,9 @@ import (
 var errGone = errors.New("the connection is gone")
 
 // link is one Diameter connection; answers find their requests by the hop-by-hop identifier.
+// Repeats keep their end-to-end identifier.
 type link struct {
+	o       *options
 	conn    net.Conn
 	write   sync.Mutex
 	lock    sync.Mutex
@@ -22,13 +25,13 @@ type link struct {
 	hops    atomic.Uint32
 }
 
-// dial connects and exchanges capabilities.
-func dial(o *options) (*link, error) {
+// dialGy connects and exchanges capabilities.
+func dialGy(o *options) (wire, error) {
 	conn, err := net.DialTimeout("tcp", o.address, 2*time.Second)
 	if err != nil {
 		return nil, err
 	}
-	l := &link{conn: conn, waiting: map[uint32]chan []byte{}}
+	l := &link{o: o, conn: conn, waiting: map[uint32]chan []byte{}}
 	go l.read()
 	body := avp(nil, 264, []byte(o.host))
 	body = avp(body, 296, []byte(o.realm))
@@ -36,7 +39,7 @@ func dial(o *options) (*link, error) {
 	body = avp32(body, 266, 0)
 	body = avp(body, 269, []byte("bench"))
 	body = avp32(body, 258, appCreditControl)
-	answer, err := l.ask(flagRequest, cmdCapabilities, 0, 1, body)
+	answer, err := l.exchange(flagRequest, cmdCapabilities, 0, 1, body)
 	if err == nil && number(find(answer[20:], 268)) != 2001 {
 		err = errors.New("the capabilities were refused")
 	}
@@ -47,8 +50,25 @@ func dial(o *options) (*link, error) {
 	return l, nil
 }
 
-// ask sends a request and waits for its answer, or for the end of the connection.
-func (l *link) ask(flags byte, command, application, end uint32, body []byte) ([]byte, error) {
+// ask is the wire's: a CCR, and what its answer grants.
+func (l *link) ask(q *request, again bool) (string, uint64, error) {
+	flags := byte(flagRequest | flagProxiable)
+	if again {
+		flags |= flagRetransmitted
+	}
+	answer, err := l.exchange(flags, cmdCreditControl, appCreditControl, q.id, ccr(l.o, q))
+	if err != nil {
+		return "", 0, err
+	}
+	result := number(find(answer[20:], 268))
+	if result != 2001 {
+		return strconv.FormatUint(result, 10), 0, nil
+	}
+	return done, number(find(find(find(answer[20:], 456), 431), 421)), nil
+}
+
+// exchange sends a message and waits for its answer, or for the end of the connection.
+func (l *link) exchange(flags byte, command, application, end uint32, body []byte) ([]byte, error) {
 	hop := l.hops.Add(1)
 	answer := make(chan []byte, 1)
 	l.lock.Lock()

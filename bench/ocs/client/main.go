@@ -1,4 +1,5 @@
-// A closed-loop Gy client: so many requests outstanding, initial, update and terminate in turn. Prints one JSON document.
+// A closed-loop charging client: so many requests outstanding, initial, update and terminate in turn, over Gy, Nchf or
+// CGRateS's JSON-RPC. Prints one JSON document.
 package main
 
 import (
@@ -15,13 +16,37 @@ import (
 )
 
 type options struct {
-	address, host, realm, destination string
-	first                             uint64
-	accounts, outstanding             int
-	seconds, patience                 float64
-	quota, used                       uint64
-	duplicates                        float64
+	protocol, address, token string
+	host, realm, destination string
+	first                    uint64
+	accounts, outstanding    int
+	seconds, patience        float64
+	quota, used              uint64
+	duplicates               float64
 }
+
+const (
+	initial   = 1
+	update    = 2
+	terminate = 3
+	// done is the result of a request that was granted, whatever the protocol calls it.
+	done = "done"
+)
+
+// request is one step of a session; `where` is what Nchf's answer to the first one calls it.
+type request struct {
+	session, epoch, imsi, where string
+	count, kind, number, id     uint32
+	used                        uint64
+	stamp                       time.Time
+}
+
+// wire is a connection: a result (done, or a code), what was granted, or the connection's end.
+type wire interface {
+	ask(q *request, again bool) (string, uint64, error)
+}
+
+var dialers = map[string]func(*options) (wire, error){"gy": dialGy, "nchf": dialNchf, "jsonrpc": dialJSONRPC}
 
 // tally is what a run found.
 type tally struct {
@@ -36,22 +61,22 @@ type tally struct {
 // shared is the one connection of all walkers; who finds it gone makes the next.
 type shared struct {
 	lock    sync.Mutex
-	link    *link
+	wire    wire
 	o       *options
 	redials int
 }
 
-func (s *shared) current(old *link) (*link, error) {
+func (s *shared) current(old wire) (wire, error) {
 	s.lock.Lock()
 	defer s.lock.Unlock()
-	if s.link != old && s.link != nil {
-		return s.link, nil
+	if s.wire != old && s.wire != nil {
+		return s.wire, nil
 	}
 	until := time.Now().Add(time.Duration(s.o.patience * float64(time.Second)))
 	for {
-		made, err := dial(s.o)
+		made, err := dialers[s.o.protocol](s.o)
 		if err == nil {
-			s.link = made
+			s.wire = made
 			s.redials++
 			return made, nil
 		}
@@ -62,46 +87,53 @@ func (s *shared) current(old *link) (*link, error) {
 	}
 }
 
-var ends atomic.Uint32
+var ids atomic.Uint32
 
-// request sends one request until it is answered; a repeat over a new connection carries the T flag.
-func (s *shared) request(t *tally, body []byte, double bool) (uint64, []byte) {
-	end := ends.Add(1)
-	flags := byte(flagRequest | flagProxiable)
-	l, err := s.current(nil)
+// request sends one request until it is answered; a repeat over a new connection says that it is one.
+func (s *shared) request(t *tally, q *request, double bool) (bool, uint64) {
+	q.id = ids.Add(1)
+	again := false
+	w, err := s.current(nil)
 	started := time.Now()
 	for {
 		if err != nil {
 			t.note("unanswered", 0)
-			return 0, nil
+			return false, 0
 		}
 		var second chan struct{}
-		if double && end%2 == 0 {
+		if double && q.id%2 == 0 {
 			// Half of the duplicates overtake the answer, the other half follow it.
 			second = make(chan struct{})
-			go func(l *link) {
-				l.ask(flags|flagRetransmitted, cmdCreditControl, appCreditControl, end, body)
+			twin := *q
+			go func(w wire) {
+				w.ask(&twin, true)
 				close(second)
-			}(l)
+			}(w)
 		}
-		var answer []byte
-		answer, err = l.ask(flags, cmdCreditControl, appCreditControl, end, body)
+		var result string
+		var granted uint64
+		result, granted, err = w.ask(q, again)
 		if second != nil {
 			<-second
 		}
 		if err == nil {
-			result := number(find(answer[20:], 268))
-			t.note(strconv.FormatUint(result, 10), time.Since(started))
-			if double && end%2 == 1 {
-				l.ask(flags|flagRetransmitted, cmdCreditControl, appCreditControl, end, body)
+			t.note(result, time.Since(started))
+			if double && q.id%2 == 1 {
+				twin := *q
+				w.ask(&twin, true)
 			}
-			return result, answer
+			return result == done, granted
 		}
-		flags |= flagRetransmitted
+		again = true
 		t.lock.Lock()
 		t.lost++
 		t.lock.Unlock()
-		l, err = s.current(l)
+		if err == errBusy {
+			time.Sleep(20 * time.Millisecond)
+			err = nil
+			continue
+		}
+		w, err = s.current(w)
 	}
 }
 
@@ -121,35 +153,31 @@ func (t *tally) percentile(share float64) float64 {
 	return float64(t.times[int(share*float64(len(t.times)-1))].Microseconds()) / 1000
 }
 
-func granted(answer []byte) uint64 {
-	if answer == nil {
-		return 0
-	}
-	service := find(answer[20:], 456)
-	return number(find(find(service, 431), 421))
-}
-
 // walk runs sessions of one account after the other until the time is up; a session that has begun is ended.
 func walk(s *shared, t *tally, worker int, until time.Time, epoch int64) {
 	o := s.o
 	random := rand.New(rand.NewSource(int64(worker) + epoch))
 	for n := 0; time.Now().Before(until); n++ {
-		imsi := fmt.Sprintf("%015d", o.first+uint64(random.Intn(o.accounts)))
-		session := fmt.Sprintf("%s;%d;%d;bench", o.host, epoch, worker<<24|n)
-		stamp := uint32(time.Now().Unix() + 2208988800)
-		quota, used, last := o.quota, o.used, o.used/2
-		result, answer := s.request(t, ccr(o, session, imsi, 1, 0, &quota, nil, stamp), false)
-		if result != 2001 {
+		q := &request{
+			session: fmt.Sprintf("%d;%d", epoch, worker<<24|n), epoch: strconv.FormatInt(epoch, 10),
+			imsi: fmt.Sprintf("%015d", o.first+uint64(random.Intn(o.accounts))), count: uint32(worker<<24 | n),
+			kind: initial, stamp: time.Now().UTC(),
+		}
+		ok, got := s.request(t, q, false)
+		if !ok {
 			continue
 		}
-		if got := granted(answer); got < used {
+		used, last := o.used, o.used/2
+		if got < used {
 			t.note("granted too little", 0)
 			used, last = got, 0
 		}
 		t.add(used)
-		s.request(t, ccr(o, session, imsi, 2, 1, &quota, &used, stamp), t.double(o, random))
+		q.kind, q.number, q.used = update, 1, used
+		s.request(t, q, t.double(o, random))
 		t.add(last)
-		s.request(t, ccr(o, session, imsi, 3, 2, nil, &last, stamp), t.double(o, random))
+		q.kind, q.number, q.used = terminate, 2, last
+		s.request(t, q, t.double(o, random))
 	}
 }
 
@@ -171,6 +199,8 @@ func (t *tally) double(o *options, random *rand.Rand) bool {
 
 func main() {
 	o := &options{}
+	flag.StringVar(&o.protocol, "protocol", "gy", "gy, nchf or jsonrpc")
+	flag.StringVar(&o.token, "token", "", "bearer token of a brand, for nchf")
 	flag.StringVar(&o.address, "address", "127.0.0.1:3868", "host:port of the OCS")
 	flag.StringVar(&o.host, "host", "pgw.bench", "Origin-Host")
 	flag.StringVar(&o.realm, "realm", "bench", "Origin-Realm")
@@ -184,6 +214,10 @@ func main() {
 	flag.Uint64Var(&o.used, "used", 10<<20, "octets reported in an update; half of it in a terminate")
 	flag.Float64Var(&o.duplicates, "duplicates", 0, "share of updates and terminates that are sent twice")
 	flag.Parse()
+	if dialers[o.protocol] == nil {
+		fmt.Fprintln(os.Stderr, "no such protocol:", o.protocol)
+		os.Exit(2)
+	}
 	t := &tally{results: map[string]int{}}
 	s := &shared{o: o}
 	if _, err := s.current(nil); err != nil {

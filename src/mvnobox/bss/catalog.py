@@ -33,6 +33,20 @@ def period_end(start: dt.datetime, period: str) -> dt.datetime:
     return start + dt.timedelta(days=count * (7 if match[2] == "W" else 1))
 
 
+# After everything at full speed, top-ups too.
+SLOWED_PRIORITY = 900
+
+
+def plan_buckets(plan: Plan, until: dt.datetime) -> list[dict[str, Any]]:
+    """The ledger's buckets for a period of a plan; with fair use the data at full speed, and any amount slowed."""
+    source = f"plan:{plan.id}"
+    if plan.fair_use is None:
+        return buckets(plan.allowances, source, until, 10)
+    made = buckets(plan.allowances.model_copy(update={"data": plan.fair_use.after}), source, until, 10)
+    [slowed] = buckets(Allowances.model_construct(data="unlimited"), f"{source}:slowed", until, SLOWED_PRIORITY)
+    return [*made, {**slowed, "throttle": f"dl={plan.fair_use.throttle};ul={plan.fair_use.throttle}"}]
+
+
 def buckets(allowances: Allowances, source: str, until: dt.datetime, priority: int) -> list[dict[str, Any]]:
     """The ledger's buckets for allowances."""
     made = []

@@ -44,13 +44,13 @@ def grant(context: Context, product: uuid.UUID, plan: Plan, anchor: dt.date, ind
     """The OCS's grant of a period; None where the plan has no allowance."""
     zone = zone_of(context)
     until = periods.begin(anchor, plan.period, zone, index + 1)
-    granted = catalog.buckets(plan.allowances, f"plan:{plan.id}", until, 10)
+    granted = catalog.plan_buckets(plan, until)
     if not granted:
         return None
     # The first period's identifier is the one that it always had.
     name = "plan" if index == 0 else f"plan:{index}"
     body: dict[str, Any] = {"requestId": str(uuid.uuid5(product, name)), "buckets": granted}
-    if index > 0 and plan.rollover is not None and isinstance(plan.allowances.data, int):
+    if index > 0 and plan.rollover is not None and plan.fair_use is None and isinstance(plan.allowances.data, int):
         last = periods.begin(anchor, plan.period, zone, index + plan.rollover.periods)
         body["rollover"] = {
             "unit": "octets",

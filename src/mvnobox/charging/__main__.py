@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from mvnobox.charging.app import OcsApp
-from mvnobox.charging.diameter.batches import Batches
 from mvnobox.charging.diameter.control import CreditControl
 from mvnobox.charging.diameter.node import Node
 from mvnobox.charging.diameter.notify import SCHEME
@@ -37,7 +36,7 @@ async def serve(config: str) -> None:
     app = OcsApp(pool, settings, key)
     diameter = None
     if settings.diameter is not None:
-        control = CreditControl(Batches(pool, app.ledger, settings), PostgresBook(pool), settings, settings.diameter)
+        control = CreditControl(app.engine, PostgresBook(pool), settings, settings.diameter)
         diameter = DiameterServer(Node(settings.diameter, control))
     try:
         await run_until_signal(

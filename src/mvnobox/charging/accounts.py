@@ -60,6 +60,10 @@ class Accounts:
     async def grant(self, brand: str, account_id: str, grant: Grant) -> dict[str, Any] | None:
         """Add buckets, once a request identifier; None for an unknown account. Raises Problem 409."""
         buckets = [bucket.model_dump(mode="json", by_alias=True) for bucket in grant.buckets]
+        for bucket in buckets:
+            # As it was before there were any: see the digest.
+            if bucket["throttle"] is None:
+                del bucket["throttle"]
         rollover = grant.rollover.model_dump(mode="json", by_alias=True) if grant.rollover else None
         # As it was before there were rollovers: a request that is repeated over an upgrade has the same digest.
         content = buckets if rollover is None else [buckets, rollover]
@@ -88,7 +92,7 @@ class Accounts:
             """SELECT id, unit, granted, used, held,
                       CASE WHEN valid_until <= now() THEN 0 ELSE granted - used - held - lapsed END AS available,
                       CASE WHEN valid_until <= now() THEN granted - used - held ELSE lapsed END AS expired,
-                      valid_until AS "validUntil", priority, source
+                      valid_until AS "validUntil", priority, source, throttle
                FROM bucket WHERE aid = $1 ORDER BY priority, valid_until NULLS LAST, id""",
             account["aid"],
         )

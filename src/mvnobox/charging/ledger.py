@@ -8,13 +8,13 @@ import os
 import time
 import uuid
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import asyncpg
 
 from mvnobox.charging.settings import OcsSettings
 
-HEAD = "0005"
+HEAD = "0007"
 Operation = Literal["create", "update", "release"]
 _CHARGE = """SELECT * FROM charge($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)"""
 # A connection that was lost is noticed by its next use; what has to be waited for longer than this is repeated.
@@ -34,7 +34,8 @@ class Units:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One charging request of a brand. `ref` is None for a create, which has `subscriber`, `key` and `stamp` instead."""
+    """One charging request of a brand. A create has `subscriber`, `key` and `stamp`; its `ref` is the new session's, should
+    it turn out to be new."""
 
     operation: Operation
     brand: str
@@ -57,6 +58,12 @@ class Reply:
     body: str | None
     overrun: int
     denied: int
+
+
+class Engine(Protocol):
+    """Answers charging requests, each once."""
+
+    async def charge(self, call: Call) -> Reply: ...
 
 
 def create_key(*parts: object) -> uuid.UUID:

@@ -1,15 +1,16 @@
-"""Nchf_ConvergedCharging v3 (TS 32.291 clause 6.1), straight on ASGI: the path that has to be quick."""
+"""Nchf_ConvergedCharging v3 (TS 32.291 clause 6.1), straight on the server: the path that has to be quick."""
 
 from __future__ import annotations
 
 import logging
 import time
 import uuid
+from typing import Protocol
 
 from prometheus_client import Counter, Gauge, Histogram
 from pydantic import ValidationError
 
-from mvnobox.charging.ledger import Call, Ledger, Operation, Reply, Units, create_key
+from mvnobox.charging.ledger import Call, Engine, Operation, Reply, Units, create_key, new_ref
 from mvnobox.charging.problems import RETRY, TROUBLE, Problem, database_problem, invalid
 from mvnobox.charging.schemas import LARGEST_AMOUNT, ChargingDataRequest
 from mvnobox.charging.settings import OcsSettings
@@ -30,26 +31,32 @@ RUNNING = Gauge("ocs_charging_requests_running", "Charging requests under way")
 _OPERATIONS: tuple[Operation, ...] = ("create", "update", "release")
 _SECONDS = {name: SECONDS.labels(name) for name in _OPERATIONS}
 
-Answer = tuple[int, list[tuple[bytes, bytes]], bytes]
-_JSON = [(b"content-type", b"application/json")]
+Answer = tuple[int, list[tuple[str, str]], bytes]
+_JSON = [("content-type", "application/json")]
+
+
+class Fields(Protocol):
+    """A request's header fields by their names in lower case."""
+
+    def get(self, name: str) -> str | None: ...
 
 
 class Nchf:
     """Answers one request: method, path below the API root, Authorization, content type and body → status, fields, body."""
 
-    def __init__(self, ledger: Ledger, settings: OcsSettings, tenants: Tenants) -> None:
-        self._ledger, self._settings, self._tenants = ledger, settings, tenants
+    def __init__(self, engine: Engine, settings: OcsSettings, tenants: Tenants) -> None:
+        self._engine, self._settings, self._tenants = engine, settings, tenants
         self._slices = {group: settings.quota.of(unit) for group, unit in settings.rating_groups.items()}
         self._running = 0
 
-    async def answer(self, method: str, path: str, fields: dict[bytes, bytes], body: bytes) -> Answer:
+    async def answer(self, method: str, path: str, fields: Fields, body: bytes) -> Answer:
         """Raises Problem for every request that is not answered with success."""
         operation, ref = _operation(path)
         if method != "POST":
             raise Problem(405, headers={"allow": "POST"})
-        brand = self._tenants.brand(fields.get(b"authorization", b"").decode("utf-8", "surrogateescape"))
-        content = fields.get(b"content-type", b"application/json").partition(b";")[0].strip().lower()
-        if content != b"application/json":
+        brand = self._tenants.brand(fields.get("authorization") or "")
+        content = fields.get("content-type")
+        if content is not None and content.partition(";")[0].strip().lower() != "application/json":
             raise Problem(415, None, "the body has to be application/json")
         if self._running >= self._settings.requests_at_once:
             REQUESTS.labels(operation, "congestion").inc()
@@ -58,7 +65,7 @@ class Nchf:
         self._running += 1
         RUNNING.set(self._running)
         try:
-            reply = await self._ledger.charge(self._call(operation, brand, ref, body))
+            reply = await self._engine.charge(self._call(operation, brand, ref, body))
         except ValidationError as error:
             raise invalid(error.errors(include_url=False, include_input=False, include_context=False)) from None
         except TROUBLE as error:
@@ -98,8 +105,8 @@ class Nchf:
             sequence,
         )
         return Call(
-            operation, brand, sequence, units, request.notify_uri, None, request.subscriber_identifier, key, stamp,
-            request.retransmission_indicator,
+            operation, brand, sequence, units, request.notify_uri, new_ref(), request.subscriber_identifier, key,
+            stamp, request.retransmission_indicator,
         )  # fmt: skip
 
     def _units(self, request: ChargingDataRequest) -> list[Units]:
@@ -157,4 +164,4 @@ def _answer(operation: Operation, reply: Reply) -> Answer:
     body = (reply.body or "").encode()
     if operation == "update":
         return 200, _JSON, body
-    return 201, [*_JSON, (b"location", f"{NCHF}/{reply.ref}".encode())], body
+    return 201, [*_JSON, ("location", f"{NCHF}/{reply.ref}")], body

@@ -22,6 +22,16 @@ _PROBLEM = {
 _REFUSALS = {status: _PROBLEM for status in ("400", "401", "404", "413", "415", "503")}
 
 
+_REQUEST = {"$ref": "#/components/schemas/ChargingDataRequest"}
+# Whose session it is, is said once (TS 32.291 table 6.1.6.2.1.1-1).
+_FIRST_REQUEST = {
+    "allOf": [
+        _REQUEST,
+        {"required": ["subscriberIdentifier"], "properties": {"subscriberIdentifier": {"type": "string"}}},
+    ]
+}
+
+
 def _operation(summary: str, status: str, *, body: bool = True) -> dict[str, Any]:
     done: dict[str, Any] = {"description": summary}
     if body:
@@ -32,7 +42,7 @@ def _operation(summary: str, status: str, *, body: bool = True) -> dict[str, Any
         "summary": summary,
         "requestBody": {
             "required": True,
-            "content": {"application/json": {"schema": {"$ref": "#/components/schemas/ChargingDataRequest"}}},
+            "content": {"application/json": {"schema": _FIRST_REQUEST if status == "201" else _REQUEST}},
         },
         "responses": {status: done, **_REFUSALS},
     }

@@ -27,7 +27,8 @@ UNFIT = (
     asyncpg.UntranslatableCharacterError,
     asyncpg.CharacterNotInRepertoireError,
 )
-TROUBLE = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+# InternalClientError: a connection that was used again as its end arrived.
+TROUBLE = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError)
 
 
 class Problem(Exception):

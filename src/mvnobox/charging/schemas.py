@@ -114,7 +114,10 @@ class GrantedUnit(Incoming):
 
 
 class FinalUnitIndication(Incoming):
-    final_unit_action: Literal["TERMINATE"]
+    """TERMINATE: the grant is the last one. RESTRICT_ACCESS: it is used at the pace that the filter names."""
+
+    final_unit_action: Literal["TERMINATE", "RESTRICT_ACCESS"]
+    filter_id_list: list[str] | None = Field(default=None, description="throttle;dl=<bit/s>;ul=<bit/s>")
 
 
 class MultipleUnitInformation(Incoming):
@@ -174,6 +177,9 @@ class BucketGrant(Closed):
     valid_until: AwareDatetime | None = None
     priority: Annotated[int, Field(ge=0, le=1000, strict=True)] = 10
     source: Annotated[str, Field(min_length=1, max_length=100, pattern=PLAIN)]
+    throttle: str | None = Field(
+        default=None, pattern=r"^dl=[1-9][0-9]{0,11};ul=[1-9][0-9]{0,11}$", description="bit/s; none: full speed"
+    )
 
 
 class Rollover(Closed):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any
 
 from prometheus_client import Counter, Histogram
 
@@ -21,6 +24,7 @@ log = logging.getLogger(__name__)
 REPORTS = Counter("ctf_usage_reports_total", "Usage reports of the CTF's own rule", ["counted"])
 OCTETS = Counter("ctf_octets_total", "Octets taken into account")
 GATES = Counter("ctf_gate_total", "Gate changes", ["to"])
+THROTTLES = Counter("ctf_throttle_total", "Sessions slowed down and let go again", ["to"])
 OCS_SECONDS = Histogram("ctf_ocs_seconds", "Time of an Nchf request")
 
 
@@ -36,6 +40,11 @@ class Gate:
         # Held while a session's rules change on the UPF.
         self.locks: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._workers: dict[int, asyncio.Task[None]] = {}
+        # Sessions that are being set up: whether the OCS has had something to say meanwhile.
+        self._being_made: dict[int, bool] = {}
+        self._asking: set[asyncio.Task[bool]] = set()
+        # Set when the sessions that are slowed down, or their rates, may be others than before.
+        self.throttled = asyncio.Event()
         # Sessions with something new since their worker last looked.
         self._dirty: set[int] = set()
         # Reports that came while the database was away, in their order, and sessions as last seen.
@@ -59,8 +68,22 @@ class Gate:
                     return await self._nchf.create(imsi, seid, dnn)
             except OcsUnavailable as error:
                 log.warning("the OCS does not answer: %s", error)
-        self.work(seid)
         return Verdict(0)
+
+    @contextlib.contextmanager
+    def being_made(self, seid: int) -> Iterator[None]:
+        """While a session is being set up, what the OCS says of it waits until it is."""
+        self._being_made[seid] = False
+        try:
+            yield
+        finally:
+            if self._being_made.pop(seid):
+                self._later(seid)
+
+    def _later(self, seid: int) -> None:
+        asking = asyncio.ensure_future(self.reauthorize(seid))
+        self._asking.add(asking)
+        asking.add_done_callback(self._asking.discard)
 
     def remembered(self, seid: int) -> Session | None:
         """A session as it was when its rules changed last; for while the database is away."""
@@ -101,6 +124,9 @@ class Gate:
 
     async def reauthorize(self, seid: int) -> bool:
         """The OCS says that there may be credit again: ask. False for an unknown session."""
+        if seid in self._being_made:
+            self._being_made[seid] = True
+            return True
         session = await self._store.session(seid)
         if session is None or session.deleted:
             return False
@@ -109,6 +135,10 @@ class Gate:
 
     async def abort(self, seid: int) -> bool:
         """The OCS ends charging: no more traffic. False for an unknown session."""
+        if seid in self._being_made:
+            # Asking the OCS again tells the same.
+            self._being_made[seid] = True
+            return True
         session = await self._store.session(seid)
         if session is None or session.deleted:
             return False
@@ -184,7 +214,7 @@ class Gate:
         return verdict, await self._store.next_pending(session.seid) is not None
 
     async def _apply(self, seid: int, verdict: Verdict) -> None:
-        """Let the UPF know what the OCS said: limits, and the gate open or closed."""
+        """Let the UPF know what the OCS said: limits, rates, and the gate open or closed."""
         async with self.locks[seid]:
             session = await self._store.session(seid)
             if session is None or session.deleted or session.upf_seid is None:
@@ -195,10 +225,20 @@ class Gate:
                 return
             # A quota counts from the last report, so it is told anew even where it is the same number.
             ies: list[Ie] = [rules.update_urr(session.own_urr, limits)]
+            change: dict[str, Any] = {"open": open_, "limits": limits}
+            before: dict[str, Any] = {"open": session.open, "limits": session.limits}
             if open_ != session.open:
                 ies += rules.gate(session.fars, open_=open_)
-            # Kept first: if we die now, the next one repeats the same change. An open gate counts from the first packet.
-            await self._store.update(seid, open=open_, limits=limits, **({"behind_gate": False} if open_ else {}))
+            if open_:
+                # An open gate counts from the first packet.
+                change["behind_gate"] = False
+            # Behind a closed gate the rate is what it was; the answer that opens it says what it will be.
+            slows = open_ and verdict.throttle != session.throttle
+            if slows:
+                ies += rules.rates(session.qers, verdict.throttle)
+                change["throttle"], before["throttle"] = verdict.throttle, session.throttle
+            # Kept first: if we die now, the next one repeats the same change.
+            await self._store.update(seid, **change)
             try:
                 made = await self._upf.request(
                     Message(Type.SESSION_MODIFICATION_REQUEST, 0, ies, seid=session.upf_seid)
@@ -209,11 +249,24 @@ class Gate:
                 log.warning("the UPF did not take a change: %s", error)
                 accepted, own = False, []
             if not accepted:
-                await self._store.update(seid, open=session.open, limits=session.limits)
-            elif open_ != session.open:
-                if not open_:
-                    await self._store.update(seid, behind_gate=True)
-                GATES.labels("open" if open_ else "closed").inc()
-                log.info("gate %s", "opened" if open_ else "closed", extra={"seid": seid, "granted": verdict.granted})
+                await self._store.update(seid, **before)
+            else:
+                await self._applied(session, verdict, open_=open_, slows=slows)
         if own:
             await self.owe(seid, own)
+
+    async def _applied(self, session: Session, verdict: Verdict, *, open_: bool, slows: bool) -> None:
+        """The UPF does what the OCS said."""
+        told = {"seid": session.seid, "granted": verdict.granted}
+        if open_ != session.open:
+            if not open_:
+                await self._store.update(session.seid, behind_gate=True)
+            GATES.labels("open" if open_ else "closed").inc()
+            log.info("gate %s", "opened" if open_ else "closed", extra=told)
+        if slows:
+            self.throttled.set()
+            THROTTLES.labels("lifted" if verdict.throttle is None else "slowed").inc()
+            rate = None if verdict.throttle is None else f"{verdict.throttle.downlink} bit/s"
+            log.info("throttle %s", "lifted" if rate is None else f"of {rate}", extra=told)
+            if not session.qers:
+                log.warning("a session without QERs cannot be slowed down on N4", extra={"seid": session.seid})

@@ -1,16 +1,20 @@
-"""The Nchf_ConvergedCharging consumer (TS 32.291) over HTTP/2 with prior knowledge, one connection kept."""
+"""The Nchf_ConvergedCharging consumer (TS 32.291) over HTTP/2, one connection kept."""
 
 from __future__ import annotations
 
 import datetime as dt
+import json
+import logging
 from dataclasses import dataclass
 from typing import Any
 
-import httpx
-
+from mvnobox.n4.http2 import Http2, NoResponse, Response
+from mvnobox.n4.rules import Throttle
 from mvnobox.n4.settings import CtfSettings
 
+log = logging.getLogger(__name__)
 PATH = "/nchf-convergedcharging/v3/chargingdata"
+_SECONDS = 3.0
 
 
 class OcsUnavailable(Exception):
@@ -19,12 +23,14 @@ class OcsUnavailable(Exception):
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the OCS said: octets granted (0: none), whether they are the last, and whether it knows the session at all."""
+    """What the OCS said: octets granted (0: none), whether they are the last, at which rate they go, and whether it knows
+    the session at all."""
 
     granted: int
     final: bool = False
     known: bool = True
     ref: str | None = None
+    throttle: Throttle | None = None
 
 
 class Nchf:
@@ -32,16 +38,11 @@ class Nchf:
 
     def __init__(self, settings: CtfSettings, token: str) -> None:
         self._settings = settings
-        self._client = httpx.AsyncClient(
-            base_url=settings.ocs,
-            http1=False,
-            http2=True,
-            timeout=3.0,
-            headers={"Authorization": f"Bearer {token}"},
-        )
+        headers = {"authorization": f"Bearer {token}", "content-type": "application/json", "accept": "application/json"}
+        self._client = Http2(settings.ocs, headers, seconds=_SECONDS)
 
     async def close(self) -> None:
-        await self._client.aclose()
+        await self._client.close()
 
     def _body(self, imsi: str, seid: int, sequence: int, usage: dict[str, Any]) -> dict[str, Any]:
         return {
@@ -54,13 +55,13 @@ class Nchf:
             "multipleUnitUsage": [{"ratingGroup": self._settings.rating_group, **usage}],
         }
 
-    async def _post(self, path: str, body: dict[str, Any]) -> httpx.Response:
+    async def _post(self, path: str, body: dict[str, Any]) -> Response:
         try:
-            response = await self._client.post(path, json=body)
-        except httpx.HTTPError as error:
-            raise OcsUnavailable(type(error).__name__) from None
-        if response.status_code >= 500 or response.status_code in (401, 403, 429):
-            raise OcsUnavailable(f"HTTP {response.status_code}")
+            response = await self._client.post(path, json.dumps(body, separators=(",", ":")).encode())
+        except NoResponse as error:
+            raise OcsUnavailable(str(error)) from None
+        if response.status >= 500 or response.status in (401, 403, 429):
+            raise OcsUnavailable(f"HTTP {response.status}")
         return response
 
     async def create(self, imsi: str, seid: int, dnn: str | None) -> Verdict:
@@ -69,11 +70,14 @@ class Nchf:
         if dnn:
             body["pDUSessionChargingInformation"] = {"pduSessionInformation": {"dnnId": dnn, "pduSessionID": 1}}
         response = await self._post(PATH, body)
-        if response.status_code == 404:
+        if response.status == 404:
             return Verdict(0, known=False)
-        if response.status_code != 201:
-            raise OcsUnavailable(f"HTTP {response.status_code}")
-        return _verdict(response, ref=response.headers["location"].rsplit("/", 1)[1])
+        if response.status != 201:
+            raise OcsUnavailable(f"HTTP {response.status}")
+        ref = response.headers.get("location", "").rsplit("/", 1)[-1]
+        if not ref:
+            raise OcsUnavailable("an answer without a Location")
+        return _verdict(response, ref=ref)
 
     async def report(
         self, imsi: str, seid: int, ref: str, sequence: int, used: tuple[int, int, int], *, release: bool
@@ -93,18 +97,42 @@ class Nchf:
             usage["requestedUnit"] = {"totalVolume": self._settings.quota_octets}
         body = self._body(imsi, seid, sequence, usage)
         response = await self._post(f"{PATH}/{ref}/{'release' if release else 'update'}", body)
-        if response.status_code == 404:
+        if response.status == 404:
             return Verdict(0, known=False)
-        if response.status_code not in (200, 204):
-            raise OcsUnavailable(f"HTTP {response.status_code}")
+        if response.status not in (200, 204):
+            raise OcsUnavailable(f"HTTP {response.status}")
         return Verdict(0) if release else _verdict(response)
 
 
-def _verdict(response: httpx.Response, ref: str | None = None) -> Verdict:
+def _verdict(response: Response, ref: str | None = None) -> Verdict:
     """The grant in an answer. Raises OcsUnavailable where it is not what TS 32.291 says."""
     try:
-        units = [unit for unit in response.json()["multipleUnitInformation"] if unit["resultCode"] == "SUCCESS"]
+        units = [
+            unit for unit in json.loads(response.body)["multipleUnitInformation"] if unit["resultCode"] == "SUCCESS"
+        ]
         granted = sum(int(unit.get("grantedUnit", {}).get("totalVolume", 0)) for unit in units)
+        lasts = [unit["finalUnitIndication"] for unit in units if "finalUnitIndication" in unit]
+        throttles = [throttle for last in lasts if (throttle := _throttle(last)) is not None]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise OcsUnavailable(f"an answer that is no ChargingDataResponse: {type(error).__name__}") from None
-    return Verdict(granted, any("finalUnitIndication" in unit for unit in units), ref=ref)
+    # A throttled session goes on and on; whoever has no throttle to offer says that these units are the last.
+    return Verdict(granted, len(lasts) > len(throttles), ref=ref, throttle=throttles[0] if throttles else None)
+
+
+def _throttle(final: dict[str, Any]) -> Throttle | None:
+    """The rate at which access goes on: RESTRICT_ACCESS with a filter `throttle;dl=<bit/s>;ul=<bit/s>`, as fair use has it.
+
+    A filter is known by its name between OCS and CTF (TS 32.299 clause 7.2.91 has it so); this is the kit's one.
+    """
+    if final.get("finalUnitAction") != "RESTRICT_ACCESS":
+        return None
+    for name in final.get("filterIdList", ()):
+        kind, *parts = str(name).split(";")
+        if kind != "throttle":
+            continue
+        rates = dict(part.split("=", 1) for part in parts)
+        uplink, downlink = int(rates["ul"]), int(rates["dl"])
+        if uplink > 0 and downlink > 0:
+            return Throttle(uplink, downlink)
+    log.warning("a restriction of access that is not known; these units are taken for the last", extra={"final": final})
+    return None

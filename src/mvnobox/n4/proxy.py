@@ -25,6 +25,7 @@ REFRESH_SECONDS = 1800.0
 SWEEP_SECONDS = 15.0
 DEFERRED_SECONDS = 0.5
 SESSIONS = Counter("ctf_sessions_total", "PFCP sessions", ["event"])
+_OPEN, _SHUT = SESSIONS.labels("open"), SESSIONS.labels("closed")
 
 
 def _cause(value: Cause | int) -> Ie:
@@ -107,6 +108,9 @@ class Ctf:
             await asyncio.sleep(SWEEP_SECONDS)
             try:
                 await self._store.sweep()
+                for seid in await self._store.abandoned():
+                    await self._store.mark_deleted(seid)
+                    await self.gate.owe(seid, [], release=True)
                 for seid in await self._store.stale(REFRESH_SECONDS):
                     await self.gate.owe(seid, [])
                 for seid in await self._store.owing():
@@ -170,11 +174,17 @@ class Ctf:
 
     def _own_f_seid(self, ies: list[Ie], seid: int) -> list[Ie]:
         """Elements with our Node ID and F-SEID in the place of the sender's."""
-        own = {IeType.NODE_ID: codec.node_id(self._own), IeType.F_SEID: codec.f_seid(seid, self._own)}
-        return [own.get(ie.type, ie) for ie in ies]  # type: ignore[call-overload]
+        out = []
+        for ie in ies:
+            if ie.type == IeType.NODE_ID:
+                ie = codec.node_id(self._own)
+            elif ie.type == IeType.F_SEID:
+                ie = codec.f_seid(seid, self._own)
+            out.append(ie)
+        return out
 
     async def _establish(self, message: Message, peer: Address) -> Message:
-        smf_seid, smf_address = codec.parse_f_seid(message.need(IeType.F_SEID))
+        smf_seid, smf_address = codec.parse_f_seid(message.need(IeType.F_SEID), ipv6=":" in self._own)
         imsi = codec.user_imsi(message.first(IeType.USER_ID))
         name = codec.parse_dnn(message.first(IeType.APN_DNN))
 
@@ -187,37 +197,45 @@ class Ctf:
             log.warning("a session without a User ID is refused")
             return answer(Cause.MANDATORY_IE_MISSING, codec.u16(IeType.OFFENDING_IE, IeType.USER_ID))
         try:
-            rules.adapt(message.ies, own=rules.OWN_URR, open_=False)
+            adapted = rules.adapt(message.ies, own=rules.OWN_URR, open_=True)
         except rules.UrrTaken as error:
             log.warning("a session is refused: %s", error)
             return answer(Cause.NO_RESOURCES)
         node = smf_address or peer[0]
         self._smfs[node] = peer
-        seid = await self._store.new_session(smf_seid, (node, peer[1]), imsi, name, rules.OWN_URR)
-        verdict = await self.gate.first_quota(imsi, seid, name)
-        open_, limits = verdict.granted > 0, self.gate.limits(verdict)
-        await self._store.update(
-            seid,
-            fars=rules.far_actions(message.ies),
-            open=open_,
-            limits=limits,
-            nchf_ref=verdict.ref,
-            behind_gate=not open_,
-        )
-        ies = [
-            *self._own_f_seid(rules.adapt(message.ies, own=rules.OWN_URR, open_=open_), seid),
-            rules.create_urr(rules.OWN_URR, limits),
-        ]
-        made, cause = await self._ask_upf(Message(Type.SESSION_ESTABLISHMENT_REQUEST, 0, ies, seid=0))
-        upf_seid = made.first(IeType.F_SEID) if made is not None else None
-        if made is None or cause != Cause.ACCEPTED or upf_seid is None:
-            await self._store.mark_deleted(seid)
-            await self.gate.owe(seid, [], release=True)
-            return answer(cause if cause != Cause.ACCEPTED else Cause.REJECTED)
-        await self._store.update(seid, upf_seid=codec.parse_f_seid(upf_seid)[0])
-        if (session := await self._store.session(seid)) is not None:
+        seid = await self._store.new_seid()
+        with self.gate.being_made(seid):
+            verdict = await self.gate.first_quota(imsi, seid, name)
+            open_, limits = verdict.granted > 0, self.gate.limits(verdict)
+            session = Session(
+                seid=seid, smf_seid=smf_seid, smf=(node, peer[1]), upf_seid=None, imsi=imsi, dnn=name,
+                own_urr=rules.OWN_URR, open=open_, limits=limits, nchf_ref=verdict.ref, nchf_sequence=0, octets=0,
+                deleted=False, fars=rules.far_actions(message.ies), behind_gate=not open_, throttle=verdict.throttle,
+                qers=rules.qer_rates(message.ies, {}), addresses=tuple(sorted(rules.addresses(message.ies))),
+            )  # fmt: skip
+            await self._store.add(session)
+            if not open_ or verdict.throttle is not None:
+                adapted = rules.adapt(message.ies, own=rules.OWN_URR, open_=open_, throttle=verdict.throttle)
+            ies = [*self._own_f_seid(adapted, seid), rules.create_urr(rules.OWN_URR, limits)]
+            made, cause = await self._ask_upf(Message(Type.SESSION_ESTABLISHMENT_REQUEST, 0, ies, seid=0))
+            upf_seid = made.first(IeType.F_SEID) if made is not None else None
+            if made is None or cause != Cause.ACCEPTED or upf_seid is None:
+                await self._store.mark_deleted(seid)
+                await self.gate.owe(seid, [], release=True)
+                return answer(cause if cause != Cause.ACCEPTED else Cause.REJECTED)
+            session.upf_seid = codec.parse_f_seid(upf_seid)[0]
+            chosen = rules.addresses(made.ies) - set(session.addresses)
+            if chosen:
+                session.addresses = tuple(sorted({*session.addresses, *chosen}))
+                await self._store.update(seid, addresses=list(session.addresses))
+            await self._store.made(seid, session.upf_seid)
             self.gate.remember(session)
-        SESSIONS.labels("open" if open_ else "closed").inc()
+        if session.throttle is not None:
+            self.gate.throttled.set()
+        if verdict.ref is None:
+            # Closed until the OCS says something.
+            self.gate.work(seid)
+        (_OPEN if open_ else _SHUT).inc()
         return Message(made.type, 0, self._own_f_seid(made.ies, seid), seid=smf_seid)
 
     async def _ask_upf(self, message: Message) -> tuple[Message | None, int]:
@@ -240,20 +258,28 @@ class Ctf:
             changes: dict[str, Any] = {}
             smf_seid = message.first(IeType.F_SEID)
             if smf_seid is not None:
-                session.smf_seid, moved = codec.parse_f_seid(smf_seid)
+                session.smf_seid, moved = codec.parse_f_seid(smf_seid, ipv6=":" in self._own)
                 changes = {"smf_seid": session.smf_seid, "smf_address": moved or session.smf[0]}
             try:
-                ies = self._own_f_seid(rules.adapt(message.ies, own=session.own_urr, open_=session.open), session.seid)
+                adapted = rules.adapt(message.ies, own=session.own_urr, open_=session.open, throttle=session.throttle)
+                ies = self._own_f_seid(adapted, session.seid)
             except rules.UrrTaken as error:
                 log.warning("a modification is refused: %s", error)
                 return Message(kind, 0, [_cause(Cause.NO_RESOURCES)], seid=session.smf_seid)
             fars = {**session.fars, **rules.far_actions(message.ies)}
             for far in rules.removed_fars(message.ies):
                 fars.pop(far, None)
+            qers = rules.qer_rates(message.ies, session.qers)
+            known = {*session.addresses, *rules.addresses(message.ies)}
             made, cause = await self._ask_upf(Message(message.type, 0, ies, seid=session.upf_seid))
             # What the UPF refused did not happen: the gate must not restore it later.
-            if cause == Cause.ACCEPTED and fars != session.fars:
-                changes["fars"] = fars
+            if cause == Cause.ACCEPTED:
+                if fars != session.fars:
+                    changes["fars"] = fars
+                if qers != session.qers:
+                    changes["qers"] = qers
+                if known != set(session.addresses):
+                    changes["addresses"] = sorted(known)
             if changes:
                 await self._store.update(session.seid, **changes)
         if made is None:

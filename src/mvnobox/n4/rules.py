@@ -21,6 +21,7 @@ from mvnobox.pfcp.codec import (
     parse_volume,
     u8,
     u32,
+    ue_addresses,
     volume_quota,
     volume_threshold,
 )
@@ -36,8 +37,29 @@ CLOSED_THRESHOLD = 65_536
 _BY_VOLUME = 2
 
 
+# MBR (clause 8.2.8): kbit/s in five octets, uplink before downlink; the most that they can say stands for no limit.
+_MOST = (1 << 40) - 1
+
+
 class UrrTaken(Exception):
     """The SMF uses the number of the CTF's own usage reporting rule."""
+
+
+@dataclass(frozen=True, slots=True)
+class Throttle:
+    """The rates that a session is slowed to, bit/s."""
+
+    uplink: int
+    downlink: int
+
+    def mbr(self, wanted: bytes) -> bytes:
+        """An MBR's octets: these rates, or the SMF's where it wants lower ones (0 is what SMFs send for none)."""
+        both = int.from_bytes(wanted[:10].rjust(10, b"\0"), "big")
+        out = b""
+        for ours, theirs in ((self.uplink, both >> 40), (self.downlink, both & _MOST)):
+            rate = min(max(1, ours // 1000), _MOST)
+            out += min(rate, theirs or rate).to_bytes(5, "big")
+        return out
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,16 +99,50 @@ def far_actions(ies: Sequence[Ie]) -> dict[int, bytes]:
     found = {}
     for ie in ies:
         if ie.type in (IeType.CREATE_FAR, IeType.UPDATE_FAR):
-            members = ie.children()
-            action = first(members, IeType.APPLY_ACTION)
-            if action is not None and action.data:
-                found[number(first(members, IeType.FAR_ID), 4)] = action.data
+            action = ie.member(IeType.APPLY_ACTION)
+            if action:
+                found[_identity(ie, IeType.FAR_ID)] = action
     return found
 
 
 def removed_fars(ies: Sequence[Ie]) -> list[int]:
     """The FARs that Remove FAR elements take away."""
-    return [number(first(ie.children(), IeType.FAR_ID), 4) for ie in ies if ie.type == IeType.REMOVE_FAR]
+    return [_identity(ie, IeType.FAR_ID) for ie in ies if ie.type == IeType.REMOVE_FAR]
+
+
+def qer_rates(ies: Sequence[Ie], known: dict[int, bytes]) -> dict[int, bytes]:
+    """QER ID → MBR octets (none: empty) that the SMF wants, after a request over what it wanted before."""
+    found = dict(known)
+    for ie in ies:
+        if ie.type == IeType.CREATE_QER:
+            found[_identity(ie, IeType.QER_ID)] = ie.member(IeType.MBR) or b""
+        elif ie.type == IeType.UPDATE_QER:
+            rate = ie.member(IeType.MBR)
+            if rate is not None:
+                found[_identity(ie, IeType.QER_ID)] = rate
+        elif ie.type == IeType.REMOVE_QER:
+            found.pop(_identity(ie, IeType.QER_ID), None)
+    return found
+
+
+def addresses(ies: Sequence[Ie]) -> set[str]:
+    """The UE's addresses and prefixes in Create PDR, Update PDR and (chosen by the UPF) Created PDR elements."""
+    found: set[str] = set()
+    for ie in ies:
+        if ie.type in (IeType.CREATE_PDR, IeType.UPDATE_PDR):
+            pdi = ie.member(IeType.PDI)
+            held = Ie(IeType.PDI, pdi).member(IeType.UE_IP_ADDRESS) if pdi is not None else None
+        elif ie.type == IeType.CREATED_PDR:
+            held = ie.member(IeType.UE_IP_ADDRESS)
+        else:
+            continue
+        if held is not None:
+            found.update(ue_addresses(Ie(IeType.UE_IP_ADDRESS, held)))
+    return found
+
+
+def _identity(ie: Ie, type_: int) -> int:
+    return number(Ie(type_, ie.member(type_) or b""), 4)
 
 
 def _dropping(action: bytes) -> bytes:
@@ -102,32 +158,59 @@ def _closed(far: Ie) -> Ie:
     return group(far.type, members)
 
 
-def _counted(pdr: Ie, own: int) -> Ie:
-    """A PDR with the CTF's rule beside the SMF's."""
-    members = pdr.children()
+def _counted(pdr: Ie, own: Ie) -> Ie:
+    """A PDR with the CTF's rule (its URR ID) beside the SMF's."""
     if pdr.type == IeType.CREATE_PDR:
-        pdi = first(members, IeType.PDI)
-        source = first(pdi.children(), IeType.SOURCE_INTERFACE) if pdi is not None else None
-        counts = source is not None and bool(source.data) and source.data[0] & 0xF in _TRAFFIC
+        pdi = pdr.member(IeType.PDI)
+        source = Ie(IeType.PDI, pdi).member(IeType.SOURCE_INTERFACE) if pdi is not None else None
+        counts = bool(source) and source[0] & 0xF in _TRAFFIC  # type: ignore[index]
     else:
         # URR IDs in an Update PDR replace those that the PDR had (clause 7.5.4.2).
-        counts = first(members, IeType.URR_ID) is not None
-    return group(pdr.type, [*members, u32(IeType.URR_ID, own)]) if counts else pdr
+        counts = pdr.member(IeType.URR_ID) is not None
+    return Ie(pdr.type, pdr.data + own.encode()) if counts else pdr
 
 
-def adapt(ies: Sequence[Ie], *, own: int, open_: bool) -> list[Ie]:
+def _throttled(qer: Ie, throttle: Throttle) -> Ie:
+    """A QER of the SMF's at no more than the throttle's rate; an update that leaves the rate alone leaves it."""
+    members = qer.children()
+    wanted = first(members, IeType.MBR)
+    if wanted is None and qer.type == IeType.UPDATE_QER:
+        return qer
+    slowed = Ie(IeType.MBR, throttle.mbr(wanted.data if wanted is not None else b""))
+    if wanted is None:
+        return group(qer.type, [*members, slowed])
+    return group(qer.type, [slowed if member.type == IeType.MBR else member for member in members])
+
+
+def adapt(ies: Sequence[Ie], *, own: int, open_: bool, throttle: Throttle | None = None) -> list[Ie]:
     """The SMF's elements as the UPF gets them. Raises UrrTaken, PfcpError."""
     out = []
+    counts = u32(IeType.URR_ID, own)
     for ie in ies:
-        if ie.type == IeType.CREATE_URR and number(first(ie.children(), IeType.URR_ID), 4) == own:
-            raise UrrTaken(f"URR {own} is the CTF's")
-        if ie.type in (IeType.CREATE_PDR, IeType.UPDATE_PDR):
-            out.append(_counted(ie, own))
-        elif ie.type in (IeType.CREATE_FAR, IeType.UPDATE_FAR) and not open_:
-            out.append(_closed(ie))
-        else:
-            out.append(ie)
+        match ie.type:
+            case IeType.CREATE_URR if _identity(ie, IeType.URR_ID) == own:
+                raise UrrTaken(f"URR {own} is the CTF's")
+            case IeType.CREATE_PDR | IeType.UPDATE_PDR:
+                out.append(_counted(ie, counts))
+            case IeType.CREATE_FAR | IeType.UPDATE_FAR if not open_:
+                out.append(_closed(ie))
+            case IeType.CREATE_QER | IeType.UPDATE_QER if throttle is not None:
+                out.append(_throttled(ie, throttle))
+            case _:
+                out.append(ie)
     return out
+
+
+def rates(qers: dict[int, bytes], throttle: Throttle | None) -> list[Ie]:
+    """Update QER elements that slow the session's flows to a throttle, or give back what the SMF wants."""
+    free = _MOST.to_bytes(5, "big") * 2
+    return [
+        group(
+            IeType.UPDATE_QER,
+            [u32(IeType.QER_ID, qer), Ie(IeType.MBR, (wanted or free) if throttle is None else throttle.mbr(wanted))],
+        )
+        for qer, wanted in sorted(qers.items())
+    ]
 
 
 def create_urr(own: int, limit: Limits) -> Ie:

@@ -9,6 +9,12 @@ from pydantic import Field
 from mvnobox.service.settings import Settings
 
 
+def resolve(name: str, ipv6: bool | None = None) -> str:
+    """The first address of a name, or of one of the families. Raises OSError while it has none."""
+    family = socket.AF_UNSPEC if ipv6 is None else socket.AF_INET6 if ipv6 else socket.AF_INET
+    return str(socket.getaddrinfo(name, None, family, socket.SOCK_DGRAM)[0][4][0])
+
+
 class CtfSettings(Settings):
     brand: str
     listen: str = "0.0.0.0"
@@ -31,4 +37,7 @@ class CtfSettings(Settings):
 
     def own_address(self) -> str:
         """The address that goes into Node ID and F-SEID. Raises OSError while the name has none."""
-        return self.advertise or socket.gethostbyname(self.advertise_name)
+        if self.advertise:
+            return self.advertise
+        # What listens on an IPv4 address only is reached by IPv4 only.
+        return resolve(self.advertise_name, None if ":" in self.listen else False)

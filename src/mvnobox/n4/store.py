@@ -2,19 +2,39 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import asyncpg
 
-from mvnobox.n4.rules import Limits, Report, is_of_dropped
+from mvnobox.n4.rules import Limits, Report, Throttle, is_of_dropped
+from mvnobox.n4.together import Together
 
 # What a query may meet while the database is away.
 TROUBLE = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
 _COLUMNS = """seid, smf_seid, smf_address, smf_port, upf_seid, imsi, dnn, own_urr, fars, open, threshold, quota,
-              nchf_ref, nchf_sequence, octets, deleted_at"""
+              nchf_ref, nchf_sequence, octets, deleted_at, behind_gate, throttle_uplink, throttle_downlink, qers, addresses"""
+_INSERTED = {
+    "seid": "bigint", "smf_seid": "numeric", "smf_address": "text", "smf_port": "integer", "imsi": "text", "dnn": "text",
+    "own_urr": "integer", "fars": "jsonb", "open": "boolean", "threshold": "bigint", "quota": "bigint", "nchf_ref": "text",
+    "behind_gate": "boolean", "throttle_uplink": "bigint", "throttle_downlink": "bigint", "qers": "jsonb",
+}  # fmt: skip
+_INSERT = """INSERT INTO session ({}, addresses) OVERRIDING SYSTEM VALUE
+             SELECT {}, string_to_array(addresses, ' ') FROM unnest({}, ${}::text[]) AS row ({}, addresses)""".format(
+    ", ".join(_INSERTED),
+    ", ".join(_INSERTED),
+    ", ".join(f"${place}::{kind}[]" for place, kind in enumerate(_INSERTED.values(), 1)),
+    len(_INSERTED) + 1,
+    ", ".join(_INSERTED),
+)
+# SEIDs are taken from the sequence by so many; what is left of them at the end is never used.
+_SEIDS = 256
+# No instance waits for a UPF's answer as long as this.
+ABANDONED_SECONDS = 60.0
 
 
 @dataclass
@@ -35,6 +55,11 @@ class Session:
     octets: int
     deleted: bool
     fars: dict[int, bytes] = field(default_factory=dict)
+    behind_gate: bool = False
+    throttle: Throttle | None = None
+    # QER ID → the MBR octets that the SMF wants, empty for none.
+    qers: dict[int, bytes] = field(default_factory=dict)
+    addresses: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -62,8 +87,33 @@ def _session(row: asyncpg.Record) -> Session:
         nchf_sequence=row["nchf_sequence"],
         octets=row["octets"],
         deleted=row["deleted_at"] is not None,
-        fars={int(key): bytes.fromhex(value) for key, value in json.loads(row["fars"]).items()},
+        fars=_from_json(row["fars"]),
+        behind_gate=row["behind_gate"],
+        throttle=None
+        if row["throttle_downlink"] is None
+        else Throttle(row["throttle_uplink"], row["throttle_downlink"]),
+        qers=_from_json(row["qers"]),
+        addresses=tuple(row["addresses"]),
     )
+
+
+def _from_json(text: str) -> dict[int, bytes]:
+    return {int(key): bytes.fromhex(value) for key, value in json.loads(text).items()}
+
+
+def _to_json(octets: dict[int, bytes]) -> str:
+    return "{" + ",".join([f'"{key}":"{value.hex()}"' for key, value in octets.items()]) + "}"
+
+
+def _row(session: Session) -> tuple[Any, ...]:
+    """A session as `_INSERT` takes it."""
+    throttle = session.throttle
+    return (
+        session.seid, session.smf_seid, *session.smf, session.imsi, session.dnn, session.own_urr, _to_json(session.fars),
+        session.open, session.limits.threshold, session.limits.quota, session.nchf_ref, session.behind_gate,
+        None if throttle is None else throttle.uplink, None if throttle is None else throttle.downlink,
+        _to_json(session.qers), " ".join(session.addresses),
+    )  # fmt: skip
 
 
 class Seen:
@@ -98,6 +148,11 @@ class Store:
     def __init__(self, pool: asyncpg.Pool) -> None:
         self._pool = pool
         self._recovery: int | None = None
+        self._free: list[int] = []
+        self._numbering = asyncio.Lock()
+        self._adding = Together(self._add_all)
+        self._making = Together(self._made_all)
+        self._reading = Together(self._sessions)
 
     async def ready(self) -> str | None:
         """None, or what is missing."""
@@ -140,24 +195,66 @@ class Store:
         rows = await self._pool.fetch("SELECT substr(name, 14) AS smf FROM setting WHERE name LIKE 'smf-recovery-%'")
         return [row["smf"] for row in rows]
 
-    async def new_session(
-        self, smf_seid: int, smf: tuple[str, int], imsi: str | None, dnn: str | None, own_urr: int
-    ) -> int:
-        """A row for a session that is being established; our SEID."""
-        return int(
-            await self._pool.fetchval(
-                """INSERT INTO session (smf_seid, smf_address, smf_port, imsi, dnn, own_urr, open, threshold)
-                   VALUES ($1, $2, $3, $4, $5, $6, false, 0) RETURNING seid""",
-                smf_seid, *smf, imsi, dnn, own_urr,
-            )
-        )  # fmt: skip
+    async def new_seid(self) -> int:
+        """A number for a session; no other instance ever gets it."""
+        while not self._free:
+            async with self._numbering:
+                if not self._free:
+                    rows = await self._pool.fetch(
+                        "SELECT nextval(pg_get_serial_sequence('session', 'seid')) AS seid FROM generate_series(1, $1)",
+                        _SEIDS,
+                    )
+                    self._free = [row["seid"] for row in reversed(rows)]
+        return self._free.pop()
+
+    async def add(self, session: Session) -> None:
+        """A session that is being established: on disk before the UPF hears of it."""
+        await self._adding(session)
+
+    async def _add_all(self, sessions: Sequence[Session]) -> Sequence[None]:
+        await self._pool.execute(_INSERT, *map(list, zip(*map(_row, sessions), strict=True)))
+        return [None] * len(sessions)
+
+    async def made(self, seid: int, upf_seid: int) -> None:
+        """The UPF has made a session: on disk before the SMF hears of it."""
+        await self._making((seid, upf_seid))
+
+    async def _made_all(self, numbers: Sequence[tuple[int, int]]) -> Sequence[None]:
+        await self._pool.execute(
+            """UPDATE session SET upf_seid = made.upf_seid
+               FROM unnest($1::bigint[], $2::numeric[]) AS made (seid, upf_seid) WHERE session.seid = made.seid""",
+            *map(list, zip(*numbers, strict=True)),
+        )
+        return [None] * len(numbers)
+
+    async def abandoned(self) -> list[int]:
+        """Sessions that were being established when whoever did it ended."""
+        rows = await self._pool.fetch(
+            """SELECT seid FROM session WHERE deleted_at IS NULL AND upf_seid IS NULL
+               AND created_at < now() - make_interval(secs => $1)""",
+            ABANDONED_SECONDS,
+        )
+        return [row["seid"] for row in rows]
 
     async def session(self, seid: int) -> Session | None:
         """A session by our SEID, deleted ones included (their last reports may still come)."""
         if not 0 < seid < 2**63:
             return None
-        row = await self._pool.fetchrow(f"SELECT {_COLUMNS} FROM session WHERE seid = $1", seid)
-        return _session(row) if row is not None else None
+        return await self._reading(seid)
+
+    async def _sessions(self, seids: Sequence[int]) -> Sequence[Session | None]:
+        rows = await self._pool.fetch(f"SELECT {_COLUMNS} FROM session WHERE seid = ANY($1::bigint[])", seids)
+        found = {row["seid"]: row for row in rows}
+        # One object for each who asked: they are changed by those who have them.
+        return [_session(found[seid]) if seid in found else None for seid in seids]
+
+    async def throttled(self) -> list[tuple[list[str], Throttle]]:
+        """Addresses and rates of the sessions that are slowed down."""
+        rows = await self._pool.fetch(
+            """SELECT addresses, throttle_uplink, throttle_downlink FROM session
+               WHERE deleted_at IS NULL AND throttle_downlink IS NOT NULL ORDER BY seid"""
+        )
+        return [(row["addresses"], Throttle(row["throttle_uplink"], row["throttle_downlink"])) for row in rows]
 
     async def live_sessions(self, smf: str | None = None) -> list[Session]:
         """All sessions that are not deleted, of one SMF or of all."""
@@ -166,23 +263,25 @@ class Store:
         )
         return [_session(row) for row in rows]
 
-    async def update(self, seid: int, *, limits: Limits | None = None, **columns: Any) -> None:
-        """Set columns of a session."""
-        values = {
-            key: json.dumps({str(far): action.hex() for far, action in value.items()}) if key == "fars" else value
-            for key, value in columns.items()
-        }
-        if limits is not None:
-            values |= {"threshold": limits.threshold, "quota": limits.quota}
+    async def update(self, seid: int, **columns: Any) -> None:
+        """Set columns of a session; `limits` and `throttle` are two each."""
+        values: dict[str, Any] = {}
+        for key, value in columns.items():
+            match key:
+                case "fars" | "qers":
+                    values[key] = _to_json(value)
+                case "limits":
+                    values |= {"threshold": value.threshold, "quota": value.quota}
+                case "throttle":
+                    values["throttle_uplink"] = None if value is None else value.uplink
+                    values["throttle_downlink"] = None if value is None else value.downlink
+                case _:
+                    values[key] = value
         names = ", ".join(f"{name} = ${index}" for index, name in enumerate(values, 2))
         await self._pool.execute(f"UPDATE session SET {names} WHERE seid = $1", seid, *values.values())
 
     async def mark_deleted(self, seid: int) -> None:
         await self._pool.execute("UPDATE session SET deleted_at = coalesce(deleted_at, now()) WHERE seid = $1", seid)
-
-    async def forget(self, seid: int) -> None:
-        """Drop a session that never came to be."""
-        await self._pool.execute("DELETE FROM session WHERE seid = $1", seid)
 
     async def take_usage(self, seid: int, reports: list[Report], *, release: bool = False) -> Pending | None:
         """Note usage reports (URR, UR-SEQN, octets) as one Nchf request that is owed. None: all of them are known.
@@ -235,8 +334,12 @@ class Store:
         return Pending(row["seid"], row["sequence"], (row["used"], row["uplink"], row["downlink"]), row["release"])
 
     async def owing(self) -> list[int]:
-        """Sessions with requests that are owed."""
-        return [row["seid"] for row in await self._pool.fetch("SELECT DISTINCT seid FROM pending")]
+        """Sessions with requests that are owed, the first one included."""
+        rows = await self._pool.fetch(
+            """SELECT seid FROM pending
+               UNION SELECT seid FROM session WHERE deleted_at IS NULL AND nchf_ref IS NULL AND upf_seid IS NOT NULL"""
+        )
+        return [row["seid"] for row in rows]
 
     async def stale(self, seconds: float) -> list[int]:
         """Live sessions that have not asked the OCS for so long."""

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 from collections.abc import Awaitable, Callable
 
 from prometheus_client import Gauge
 
-from mvnobox.n4.settings import CtfSettings
+from mvnobox.n4.settings import CtfSettings, resolve
 from mvnobox.n4.store import TROUBLE, Store
 from mvnobox.pfcp import codec
 from mvnobox.pfcp.codec import Cause, Ie, IeType, Message, Type
@@ -51,7 +50,7 @@ class Upf:
             return self._heard_from
         now = asyncio.get_running_loop().time()
         if self._address is None or now - self._address[0] > HEARTBEAT_SECONDS:
-            found = await asyncio.to_thread(socket.gethostbyname, self._settings.upf)
+            found = await asyncio.to_thread(resolve, self._settings.upf, ":" in self._own)
             self._address = now, (found, self._settings.upf_port)
         return self._address[1]
 

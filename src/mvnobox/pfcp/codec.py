@@ -6,10 +6,12 @@ Lossless: what is not touched goes out as the octets that came in, unknown and v
 from __future__ import annotations
 
 import enum
+import functools
 import ipaddress
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 
 class PfcpError(ValueError):
@@ -52,9 +54,11 @@ class IeType(enum.IntEnum):
     UPDATE_FAR = 10
     UPDATE_FORWARDING_PARAMETERS = 11
     UPDATE_URR = 13
+    UPDATE_QER = 14
     REMOVE_PDR = 15
     REMOVE_FAR = 16
     REMOVE_URR = 17
+    REMOVE_QER = 18
     CAUSE = 19
     SOURCE_INTERFACE = 20
     F_TEID = 21
@@ -120,8 +124,13 @@ NTP_OFFSET = 2_208_988_800
 DEEPEST = 8
 
 
-@dataclass(frozen=True, slots=True)
-class Ie:
+# Header of an element: type and length of its content.
+_HEADER = struct.Struct(">HH")
+# Headers of a message: flags, type, length; then, with one, the SEID; then sequence number and priority.
+_START, _SEID, _TAIL = struct.Struct(">BBH"), struct.Struct(">Q"), struct.Struct(">I")
+
+
+class Ie(NamedTuple):
     """One information element; a grouped one holds its members' octets."""
 
     type: int
@@ -131,34 +140,54 @@ class Ie:
         """The members of a grouped element. Raises PfcpError."""
         return decode_ies(self.data)
 
+    def member(self, type_: int) -> bytes | None:
+        """The content of a grouped element's first member of a type, the others left unread. Raises PfcpError."""
+        data, offset, end = self.data, 0, len(self.data)
+        while offset < end:
+            if offset + 4 > end:
+                raise PfcpError("an element's header is cut off")
+            found, length = _HEADER.unpack_from(data, offset)
+            offset += 4
+            if offset + length > end:
+                raise PfcpError(f"element {found} is cut off")
+            if found == type_:
+                return data[offset : offset + length]
+            offset += length
+        return None
+
     def encode(self) -> bytes:
-        return struct.pack(">HH", self.type, len(self.data)) + self.data
+        return _HEADER.pack(self.type, len(self.data)) + self.data
 
 
 def group(type_: int, members: Iterable[Ie]) -> Ie:
     """A grouped element."""
-    return Ie(type_, b"".join(member.encode() for member in members))
+    return Ie(type_, b"".join([member.encode() for member in members]))
 
 
 def decode_ies(data: bytes) -> list[Ie]:
     """The elements in a run of octets. Raises PfcpError."""
     found = []
+    unpack = _HEADER.unpack_from
     offset, end = 0, len(data)
     while offset < end:
         if offset + 4 > end:
             raise PfcpError("an element's header is cut off")
-        type_, length = struct.unpack_from(">HH", data, offset)
+        type_, length = unpack(data, offset)
         offset += 4
-        if offset + length > end:
+        last = offset + length
+        if last > end:
             raise PfcpError(f"element {type_} is cut off")
-        found.append(Ie(type_, data[offset : offset + length]))
-        offset += length
+        found.append(Ie(type_, data[offset:last]))
+        offset = last
     return found
 
 
 def first(ies: Sequence[Ie], type_: int) -> Ie | None:
     """The first element of a type."""
-    return next((ie for ie in ies if ie.type == type_), None)
+    for ie in ies:
+        if ie.type == type_:
+            return ie
+    return None
 
 
 @dataclass(slots=True)
@@ -189,15 +218,15 @@ class Message:
         return self.type in _REQUESTS
 
     def encode(self) -> bytes:
-        body = b"".join(ie.encode() for ie in self.ies)
+        body = b"".join([_HEADER.pack(type_, len(data)) + data for type_, data in self.ies])
         flags = 0x20
-        tail = struct.pack(">I", (self.sequence & 0xFFFFFF) << 8 | ((self.priority or 0) << 4))
+        tail = _TAIL.pack((self.sequence & 0xFFFFFF) << 8 | ((self.priority or 0) << 4))
         if self.priority is not None:
             flags |= 2
         if self.seid is not None:
             flags |= 1
-            tail = struct.pack(">Q", self.seid) + tail
-        return struct.pack(">BBH", flags, self.type, len(tail) + len(body)) + tail + body
+            tail = _SEID.pack(self.seid) + tail
+        return _START.pack(flags, self.type, len(tail) + len(body)) + tail + body
 
 
 _REQUESTS = frozenset(int(t) for t in Type if t.name.endswith("_REQUEST"))
@@ -207,7 +236,7 @@ def decode(data: bytes) -> Message:
     """A message out of a datagram. Raises PfcpError."""
     if len(data) < 8:
         raise PfcpError("shorter than a header")
-    flags, type_, length = struct.unpack_from(">BBH", data)
+    flags, type_, length = _START.unpack_from(data)
     if flags >> 5 != 1:
         raise PfcpError(f"version {flags >> 5}")
     if length + 4 > len(data) or length < 4:
@@ -216,9 +245,9 @@ def decode(data: bytes) -> Message:
     if flags & 1:
         if length < 12:
             raise PfcpError("the SEID is cut off")
-        (seid,) = struct.unpack_from(">Q", data, 4)
+        (seid,) = _SEID.unpack_from(data, 4)
         offset = 12
-    (tail,) = struct.unpack_from(">I", data, offset)
+    (tail,) = _TAIL.unpack_from(data, offset)
     priority = (tail >> 4) & 0xF if flags & 2 else None
     return Message(type_, tail >> 8, decode_ies(data[offset + 4 : 4 + length]), seid, priority)
 
@@ -245,9 +274,14 @@ def u32(type_: int, value: int) -> Ie:
     return Ie(type_, struct.pack(">I", value))
 
 
+@functools.lru_cache(64)
+def _packed(address: str) -> bytes:
+    return ipaddress.ip_address(address).packed
+
+
 def node_id(address: str) -> Ie:
     """Node ID of an address (clause 8.2.38)."""
-    packed = ipaddress.ip_address(address).packed
+    packed = _packed(address)
     return Ie(IeType.NODE_ID, bytes([0 if len(packed) == 4 else 1]) + packed)
 
 
@@ -265,21 +299,23 @@ def parse_node_id(ie: Ie | None) -> str | None:
 
 def f_seid(seid: int, address: str) -> Ie:
     """F-SEID of an IPv4 or IPv6 address (clause 8.2.37)."""
-    packed = ipaddress.ip_address(address).packed
+    packed = _packed(address)
     return Ie(IeType.F_SEID, bytes([2 if len(packed) == 4 else 1]) + struct.pack(">Q", seid) + packed)
 
 
-def parse_f_seid(ie: Ie) -> tuple[int, str | None]:
-    """(SEID, address) of an F-SEID; IPv4 is preferred."""
-    if len(ie.data) < 9:
+def parse_f_seid(ie: Ie, *, ipv6: bool = False) -> tuple[int, str | None]:
+    """(SEID, address) of an F-SEID; of two addresses the one that is asked for."""
+    data = ie.data
+    if len(data) < 9:
         raise PfcpError("an F-SEID is cut off")
-    flags = ie.data[0]
-    (seid,) = struct.unpack_from(">Q", ie.data, 1)
-    rest = ie.data[9:]
-    if flags & 2 and len(rest) >= 4:
-        return seid, str(ipaddress.IPv4Address(rest[:4]))
-    if flags & 1 and len(rest) >= 16:
-        return seid, str(ipaddress.IPv6Address(rest[:16]))
+    flags = data[0]
+    (seid,) = _SEID.unpack_from(data, 1)
+    # IPv4 stands before IPv6 where there are both.
+    after = 13 if flags & 2 else 9
+    if flags & 1 and len(data) >= after + 16 and (ipv6 or not flags & 2):
+        return seid, str(ipaddress.IPv6Address(data[after : after + 16]))
+    if flags & 2 and len(data) >= 13:
+        return seid, str(ipaddress.IPv4Address(data[9:13]))
     return seid, None
 
 
@@ -312,6 +348,33 @@ def parse_volume(ie: Ie | None) -> tuple[int, int, int]:
     if not flags & 1:
         values[0] = values[1] + values[2]
     return values[0], values[1], values[2]
+
+
+def ue_addresses(ie: Ie | None) -> list[str]:
+    """The IPv4 address and the IPv6 prefix in a UE IP Address (clause 8.2.62); none of those that the UPF is to choose.
+
+    An IPv6 address stands for the /64 that the customer has (TS 23.501 clause 5.8.2.2.3), unless the element says how
+    many bits were delegated, or how long the prefix is.
+    """
+    if ie is None or not ie.data:
+        return []
+    flags, offset, found = ie.data[0], 1, []
+    # CHV4 and CHV6 (16, 32): the UPF chooses, there is no address yet.
+    if flags & 2 and not flags & 16:
+        if len(ie.data) < offset + 4:
+            raise PfcpError("a UE IP Address is cut off")
+        found.append(str(ipaddress.IPv4Address(ie.data[offset : offset + 4])))
+        offset += 4
+    if flags & 1 and not flags & 32:
+        if len(ie.data) < offset + 16:
+            raise PfcpError("a UE IP Address is cut off")
+        packed, offset, length = ie.data[offset : offset + 16], offset + 16, 64
+        if flags & 8 and len(ie.data) > offset:
+            length, offset = max(0, 64 - ie.data[offset]), offset + 1
+        elif flags & 64 and len(ie.data) > offset:
+            length = min(ie.data[offset], 128)
+        found.append(str(ipaddress.IPv6Network((packed, length), strict=False)))
+    return found
 
 
 def user_imsi(ie: Ie | None) -> str | None:

@@ -36,16 +36,22 @@ class Endpoint(asyncio.DatagramProtocol):
         self._answered: dict[tuple[Address, int], tuple[float, bytes | None]] = {}
         self._swept = time.monotonic()
         self._tasks: set[asyncio.Task[None]] = set()
+        # Whether IPv4 peers come as IPv4-mapped IPv6 addresses (RFC 4291 section 2.5.5.2).
+        self._mapped = False
         self.malformed = 0
 
     @classmethod
     async def open(cls, host: str, port: int, handler: Handler, **options: float) -> Endpoint:
         """An endpoint bound to an address."""
-        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
+        if ":" in host:
+            # The unspecified address serves IPv4 as well.
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, host != "::")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
         sock.setblocking(False)
         sock.bind((host, port))
         made = cls(handler, **options)  # type: ignore[arg-type]
+        made._mapped = host == "::"
         await asyncio.get_running_loop().create_datagram_endpoint(lambda: made, sock=sock)
         return made
 
@@ -71,19 +77,34 @@ class Endpoint(asyncio.DatagramProtocol):
         """Send a request under a sequence number of our own and await its answer. Raises NoAnswer."""
         message.sequence = self.next_sequence()
         data = message.encode()
-        answer: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Message] = loop.create_future()
         self._waiting[message.sequence] = answer
+        left = self._n1
+
+        timer = loop.call_later(self._t1, lambda: again())
+
+        def again() -> None:
+            nonlocal left, timer
+            if answer.done():
+                return
+            if left == 0:
+                answer.set_exception(NoAnswer(f"{peer[0]} did not answer message {message.type}"))
+                return
+            left -= 1
+            self._send(data, peer)
+            timer = loop.call_later(self._t1, again)
+
         try:
-            for _ in range(1 + self._n1):
-                self._send(data, peer)
-                done, _pending = await asyncio.wait((answer,), timeout=self._t1)
-                if done:
-                    return answer.result()
-            raise NoAnswer(f"{peer[0]} did not answer message {message.type}")
+            self._send(data, peer)
+            return await answer
         finally:
+            timer.cancel()
             del self._waiting[message.sequence]
 
-    def datagram_received(self, data: bytes, peer: Address) -> None:
+    def datagram_received(self, data: bytes, addr: tuple[str | int, ...]) -> None:
+        host = str(addr[0])
+        peer: Address = (host.removeprefix("::ffff:") if "." in host else host, int(addr[1]))
         try:
             message = decode(data)
         except PfcpError as error:
@@ -128,14 +149,21 @@ class Endpoint(asyncio.DatagramProtocol):
 
     def _send(self, data: bytes, peer: Address) -> None:
         if self._transport is not None and not self._transport.is_closing():
-            self._transport.sendto(data, peer)
+            host, port = peer
+            self._transport.sendto(data, (f"::ffff:{host}", port) if self._mapped and ":" not in host else peer)
 
     def _sweep(self) -> None:
         now = time.monotonic()
         if now - self._swept < 1:
             return
         self._swept = now
-        old = [key for key, (at, _) in self._answered.items() if now - at > REMEMBER_SECONDS]
+        # In the order of their coming: the first that is young ends the search.
+        old = []
+        for key, (at, answer) in self._answered.items():
+            if now - at <= REMEMBER_SECONDS:
+                break
+            if answer is not None:
+                old.append(key)
         for key in old:
             del self._answered[key]
 

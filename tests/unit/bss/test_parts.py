@@ -72,3 +72,15 @@ def test_open5gs_document_of_a_plan() -> None:
     assert document["ambr"] == {"downlink": {"value": 50, "unit": 2}, "uplink": {"value": 10, "unit": 2}}
     assert document["slice"][0]["sd"] == "000001" and document["slice"][0]["session"][0]["name"] == "silverline"
     assert not {"security", "imsi", "msisdn"} & set(document)
+
+
+def test_fair_use_is_a_slowed_bucket_after_everything_else() -> None:
+    until = dt.datetime(2030, 1, 1, tzinfo=dt.UTC)
+    found = {
+        one["source"]: one for one in catalog.plan_buckets(BRAND.plan("serenite"), until) if one["unit"] == "octets"
+    }
+    full, slowed = found["plan:serenite"], found["plan:serenite:slowed"]
+    assert (full["amount"], slowed["throttle"]) == (5_000_000_000, "dl=512000;ul=512000")
+    assert full["priority"] < slowed["priority"] and "throttle" not in full
+    assert slowed["amount"] > 10**15 and slowed["validUntil"] == until.isoformat()
+    assert all("throttle" not in one for one in catalog.plan_buckets(BRAND.plan("essentiel"), until))

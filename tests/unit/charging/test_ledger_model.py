@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from mvnobox.charging.diameter.batches import Batches
+from mvnobox.charging.batches import Batches
 from mvnobox.charging.ledger import Call, Ledger, Reply, Units, create_key, make_pool, new_ref
 from mvnobox.charging.settings import OcsSettings
 

@@ -47,6 +47,39 @@ async def test_quota_is_held_used_and_given_back(tenant: Any) -> None:
     assert [row["amount"] for row in overrun] == [30]
 
 
+async def test_fair_use_slows_and_a_top_up_is_quick_again(tenant: Any) -> None:
+    slow = {"finalUnitAction": "RESTRICT_ACCESS", "filterIdList": ["throttle;dl=512000;ul=256000"]}
+    await tenant.put(1500, status="active")
+    await tenant.grant(10**15, priority=900, throttle="dl=512000;ul=256000", source="plan:test:slowed")
+    # A port that nobody listens on: what is owed stays.
+    where, first = await tenant.create(notifyUri="http://127.0.0.1:9/told")
+    assert first["grantedUnit"] == {"totalVolume": 1000} and "finalUnitIndication" not in first
+    # What is left at full speed comes by itself, and is not the last.
+    rest = await tenant.update(where, 1, 1000)
+    assert rest["grantedUnit"] == {"totalVolume": 500} and "finalUnitIndication" not in rest
+    slowed = await tenant.update(where, 2, 500)
+    assert slowed["grantedUnit"] == {"totalVolume": 1000} and slowed["finalUnitIndication"] == slow
+    # A top-up comes before it in the order, and what is held of the slowed bucket is given back.
+    await tenant.grant(50, throttle="dl=1;ul=1", priority=901)
+    owed = "SELECT body ->> 'notificationType' FROM outbox WHERE ref = $1"
+    ref = uuid.UUID(where.rsplit("/", 1)[1])
+    assert await tenant.database.fetchval(owed, ref) is None
+    await tenant.grant(700, source="topup:test", priority=20)
+    assert await tenant.database.fetchval(owed, ref) == "REAUTHORIZATION"
+    quick = await tenant.update(where, 3, 100)
+    assert quick["grantedUnit"] == {"totalVolume": 700} and "finalUnitIndication" not in quick
+    # What was used before the top-up was paid by the slowed bucket that it was promised from.
+    paid = {
+        b["source"]: (b["used"], b["held"])
+        for b in (await tenant.one.get("/ocs/v1/accounts/a1/balances")).json()["buckets"]
+    }
+    paid = {source: paid[source] for source in ("plan:test:slowed", "topup:test")}
+    assert paid == {"plan:test:slowed": (100, 0), "topup:test": (0, 700)}
+    await tenant.release(where, 4, 700)
+    for wrong in ("fast", "dl=0;ul=1", "dl=1"):
+        assert (await tenant.grant(1, throttle=wrong)).status_code == 400
+
+
 async def test_the_answers_are_those_of_ts_32291(tenant: Any) -> None:
     await tenant.put()
     created = await tenant.one.post(NCHF, json=tenant.body(5, chargingId=1))

@@ -10,7 +10,7 @@ from typing import Any
 
 import asyncpg
 
-from mvnobox.charging.diameter.batches import Batches
+from mvnobox.charging.batches import Batches
 from mvnobox.charging.ledger import Call, Ledger, Reply, Units, create_key, make_pool
 from mvnobox.charging.settings import OcsSettings
 
@@ -48,16 +48,19 @@ class World:
                 # One in four has ended already.
                 end = dt.datetime(2020 if order.random() < 0.25 else 2200, 1, 1, tzinfo=dt.UTC)
                 amount, priority = order.randrange(1, 900), order.randrange(3)
-                await self.add(account, unit, amount, priority, order.choice([None, end]))
+                pace = order.choice([None, None, "dl=1;ul=2", "dl=3;ul=4"])
+                await self.add(account, unit, amount, priority, order.choice([None, end]), pace)
 
-    async def add(self, account: int, unit: str, amount: int, priority: int, end: dt.datetime | None) -> None:
+    async def add(
+        self, account: int, unit: str, amount: int, priority: int, end: dt.datetime | None, pace: str | None = None
+    ) -> None:
         await self._connection.execute(
-            """WITH b AS (INSERT INTO bucket (aid, unit, granted, priority, valid_until, source)
-                          SELECT aid, $3, $4, $5, $6, 'plan:x' FROM account WHERE brand = $1 AND account_id = $2
+            """WITH b AS (INSERT INTO bucket (aid, unit, granted, priority, valid_until, source, throttle)
+                          SELECT aid, $3, $4, $5, $6, 'plan:x', $7 FROM account WHERE brand = $1 AND account_id = $2
                           RETURNING *)
                INSERT INTO entry (aid, bucket, unit, debit, credit, amount)
                SELECT aid, id, unit, 'source', 'available', granted FROM b""",
-            self.brand, f"a{account}", unit, amount, priority, end,
+            self.brand, f"a{account}", unit, amount, priority, end, pace,
         )  # fmt: skip
 
     async def do(self, what: str, account: int, session: int) -> None:
@@ -211,5 +214,51 @@ async def test_usual_requests_of_different_accounts_are_charged_as_a_set(ocs: An
         units = [Units(1, "octets", 30, wanted)]
         calls = [world.call((operation, number, number, sequence, units, False, None)) for number in range(4)]
         assert [reply.outcome for reply in await batches.together(calls)] == ["done"] * 4
+    await pool.close()
+    await connection.close()
+
+
+async def test_usual_requests_of_one_account_are_charged_as_a_set(ocs: Any) -> None:
+    """A family's balance: what comes together is one set, until the first bucket no longer suffices."""
+    connection = await asyncpg.connect(ocs.dsn)
+    pool = await make_pool(ocs.dsn, 1)
+    world = World("set", connection)
+    await world.fill(1, random.Random(3))
+    await world.add(0, "octets", 1000, -1, None)
+    batches = Batches(pool, Ledger(pool, OcsSettings()), OcsSettings())
+
+    def calls(operation: str, sequence: int, used: int, wanted: int | None) -> list[Call]:
+        units = [Units(1, "octets", used, wanted)]
+        return [world.call((operation, 0, number, sequence, units, False, None)) for number in range(10)]
+
+    await connection.execute("ALTER FUNCTION ocs.charge RENAME TO not_now")
+    for one in (calls("create", 0, 0, 60), calls("update", 1, 50, 50)):
+        assert [reply.outcome for reply in await batches.together(one)] == ["done"] * 10
+    await connection.execute("ALTER FUNCTION ocs.not_now RENAME TO charge")
+    # Half of it is used, half is held; who wants more has to look into the next bucket, and those after it with it.
+    assert tuple(await connection.fetchrow("SELECT used, held FROM bucket WHERE priority = -1")) == (500, 500)
+    assert [reply.outcome for reply in await batches.together(calls("update", 2, 40, 60))] == ["done"] * 10
+    assert await Ledger(pool, OcsSettings()).differences() == []
+    await pool.close()
+    await connection.close()
+
+
+async def test_twins_in_one_batch_are_one_request(ocs: Any) -> None:
+    connection = await asyncpg.connect(ocs.dsn)
+    pool = await make_pool(ocs.dsn, 1)
+    ledger = Ledger(pool, OcsSettings())
+    world = World("set", connection)
+    await world.fill(1, random.Random(3))
+    await world.add(0, "octets", 1000, -1, None)
+    batches = Batches(pool, ledger, OcsSettings())
+    for operation, sequence, used in (("create", 0, 0), ("update", 1, 30), ("release", 2, 10)):
+        units = [Units(1, "octets", used, None if operation == "release" else 100)]
+        # The twins of a create carry references of their own: the first one's stands.
+        calls = [world.call((operation, 0, 1, sequence, units, n > 0, None)) for n in range(4)]
+        replies = await batches.together(calls)
+        assert [reply.outcome for reply in replies] == ["done", "repeated", "repeated", "repeated"]
+        assert {(reply.ref, reply.body) for reply in replies} == {(world.ref(1), replies[0].body)}
+    assert await connection.fetchval("SELECT used FROM bucket WHERE priority = -1") == 40
+    assert await ledger.differences() == []
     await pool.close()
     await connection.close()

@@ -62,9 +62,13 @@ class Ocs:
             env=self.environment(), capture_output=True, text=True,
         )  # fmt: skip
 
-    def start(self, **more: Any) -> int:
-        """One more replica, with settings of Diameter; its number."""
-        http, diameter, number = free_port(), free_port(), len(self.http)
+    def start(self, again: int | None = None, **more: Any) -> int:
+        """One more replica, with settings of Diameter, or one that has ended; its number."""
+        if again is None:
+            self.http.append(free_port())
+            self.diameter.append(free_port())
+        number = len(self.http) - 1 if again is None else again
+        http, diameter = self.http[number], self.diameter[number]
         config, log = self.folder / f"{http}.yaml", self.folder / f"{http}.log"
         settings = {
             "listen": f"127.0.0.1:{http}",
@@ -84,9 +88,7 @@ class Ocs:
                 [sys.executable, "-m", "mvnobox.charging", "serve", "--config", str(config)],
                 env=self.environment(), stdout=out, stderr=subprocess.STDOUT,
             )  # fmt: skip
-        self.processes.append(process)
-        self.http.append(http)
-        self.diameter.append(diameter)
+        self.processes[number:] = [process, *self.processes[number + 1 :]]
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline and process.poll() is None:
             try:
@@ -144,6 +146,20 @@ def ocs(pg_admin_dsn: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     assert checked.returncode == 0 and checked.stdout == "0 differences\n", checked.stdout + checked.stderr
 
 
+@pytest.fixture
+def own(pg_database: Any, tmp_path: Path) -> Iterator[Ocs]:
+    """Two replicas over a database of their own, for tests that kill."""
+    made = Ocs(tmp_path, pg_database.dsn("ocs"))
+    done = made.run("migrate")
+    assert done.returncode == 0, done.stdout + done.stderr
+    try:
+        made.start()
+        made.start()
+        yield made
+    finally:
+        made.stop()
+
+
 @dataclass
 class Account:
     """An account of brand alpha with an IMSI and a number of its own."""
@@ -152,8 +168,8 @@ class Account:
     imsi: str
     msisdn: str
 
-    def grant(self, amount: int, unit: str = "octets") -> None:
-        bucket = {"unit": unit, "amount": amount, "source": "plan:test"}
+    def grant(self, amount: int, unit: str = "octets", **more: Any) -> None:
+        bucket = {"unit": unit, "amount": amount, "source": "plan:test", **more}
         self.ocs.call("POST", f"{self.imsi}/grants", {"requestId": str(uuid.uuid4()), "buckets": [bucket]})
 
     def status(self, status: str) -> None:

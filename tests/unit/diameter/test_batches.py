@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mvnobox.charging.diameter.batches import Batches
+from mvnobox.charging.batches import Batches
 from mvnobox.charging.ledger import Call, Ledger, Operation, Units, make_pool
 from mvnobox.charging.problems import UNFIT
 from mvnobox.charging.settings import OcsSettings

@@ -209,6 +209,13 @@ async def test_a_suspended_account_is_denied_and_its_peer_is_told(account: Any, 
     assert (denied.result, denied.number(456, 268)) == (2001, 4010)
 
 
+async def test_a_slowed_quota_restricts_access(account: Any, peer: Peer) -> None:
+    account.grant(5000, throttle="dl=512000;ul=256000")
+    answer = await peer.request(272, peer.ccr(INITIAL, 0, session(peer), mscc(want=[]), imsi=account.imsi))
+    assert (answer.number(456, 431, 421), answer.number(456, 430, 449)) == (1000, 2)
+    assert b"throttle;dl=512000;ul=256000" in answer.all(456, 430, 11)
+
+
 async def test_a_top_up_re_authorizes_who_waits(account: Any, peer: Peer) -> None:
     name = session(peer)
     starved = await peer.request(272, peer.ccr(INITIAL, 0, name, mscc(want=[]), imsi=account.imsi))

@@ -84,8 +84,8 @@ class Hss:
         self.connections = 0
 
     @contextlib.asynccontextmanager
-    async def serving(self, port: int) -> AsyncIterator[Hss]:
-        server = await asyncio.start_server(self._serve, "127.0.0.1", port)
+    async def serving(self, port: int, host: str = "127.0.0.1") -> AsyncIterator[Hss]:
+        server = await asyncio.start_server(self._serve, host, port)
         try:
             yield self
         finally:
@@ -193,9 +193,10 @@ class Pgw(asyncio.DatagramProtocol):
         self._transport: Any = None
 
     @contextlib.asynccontextmanager
-    async def serving(self, port: int) -> AsyncIterator[Pgw]:
+    async def serving(self, port: int, host: str = "127.0.0.1") -> AsyncIterator[Pgw]:
         loop = asyncio.get_running_loop()
-        self._transport, _ = await loop.create_datagram_endpoint(lambda: self, local_addr=("127.0.0.1", port))
+        self.host = host
+        self._transport, _ = await loop.create_datagram_endpoint(lambda: self, local_addr=(host, port))
         try:
             yield self
         finally:
@@ -236,8 +237,38 @@ class Pgw(asyncio.DatagramProtocol):
         if self.cause != 16:
             return ie(2, bytes([self.cause, 0]))
         address = socket.inet_aton(f"10.45.128.{next(self._addresses)}")
-        bearer = ie(73, b"\5") + ie(2, b"\x10\0") + ie(87, fteid(5, 0x7001), 2)
+        bearer = ie(73, b"\5") + ie(2, b"\x10\0") + ie(87, fteid(5, 0x7001, self.host), 2)
         options = b"\x80" + struct.pack(">HB4s", 13, 4, socket.inet_aton("9.9.9.9")) + struct.pack(">HBH", 16, 2, 1380)
         return (
-            ie(2, b"\x10\0") + ie(87, fteid(7, 0x7000), 1) + ie(79, b"\1" + address) + ie(78, options) + ie(93, bearer)
+            ie(2, b"\x10\0")
+            + ie(87, fteid(7, 0x7000, self.host), 1)
+            + ie(79, b"\1" + address)
+            + ie(78, options)
+            + ie(93, bearer)
         )
+
+
+class Upf(asyncio.DatagramProtocol):
+    """Sends every packet back with its addresses swapped, which makes an echo reply of a request; then knows no tunnel."""
+
+    def __init__(self, pgw: Pgw) -> None:
+        self._pgw, self.headers = pgw, list[bytes]()
+        self.forgets = False
+        self._transport: Any = None
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        self.headers.append(data[:8])
+        if self.forgets:
+            about = struct.pack(">BI", 16, 0x7001) + struct.pack(">BH", 133, 4) + socket.inet_aton(self._pgw.host)
+            self._transport.sendto(struct.pack(">BBHI", 0x32, 26, 4 + len(about), 0) + bytes(4) + about, addr)
+            return
+        packet = bytearray(data[8:])
+        packet[12:16], packet[16:20] = packet[16:20], packet[12:16]
+        # Type 8 becomes 0: the checksum over it grows by as much.
+        packet[20] = 0
+        total = int.from_bytes(packet[22:24]) + 0x0800
+        packet[22:24] = ((total & 0xFFFF) + (total >> 16)).to_bytes(2)
+        self._transport.sendto(struct.pack(">BBHI", 0x30, 255, len(packet), self._pgw.downlink_teid) + packet, addr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import hmac
 import os
@@ -17,6 +18,7 @@ from uuid import uuid4
 import httpx
 import pytest
 import yaml
+from tests.chf import Chf, serving
 from tests.ports import free_port
 
 from mvnobox.n4.nchf import Nchf
@@ -49,8 +51,8 @@ async def until(what: str, look: Callable[[], Any], seconds: float = 15) -> Any:
 class Peer:
     """A scripted SMF or UPF: keeps what it was asked, answers with what it was given for that type."""
 
-    def __init__(self, address: str) -> None:
-        self.address = address
+    def __init__(self, address: str, ctf: str) -> None:
+        self.address, self.ctf = address, ctf
         self.asked: dict[int, list[Message]] = defaultdict(list)
         self.answers: dict[int, deque[Message]] = defaultdict(deque)
         self.endpoint: Endpoint
@@ -70,16 +72,18 @@ class Peer:
         return Message(message.type + 1, 0, accepted, seid=message.seid)
 
     async def ask(self, message: Message) -> Message:
-        return await self.endpoint.request(message, (CTF, 8805))
+        return await self.endpoint.request(message, (self.ctf, 8805))
 
 
 class Bench:
     """The CTF and those around it."""
 
-    def __init__(self, ocs: str) -> None:
-        self.smf, self.upf = Peer(SMF), Peer(UPF)
+    def __init__(self, ocs: str, addresses: tuple[str, str, str] = (SMF, CTF, UPF)) -> None:
+        self.own = addresses[1]
+        self.smf, self.upf = Peer(addresses[0], self.own), Peer(addresses[2], self.own)
         self.http = httpx.AsyncClient(base_url=ocs, headers={"Authorization": f"Bearer {TOKEN}"}, timeout=10)
         self.ctf: Ctf
+        self.store: Store
 
     async def account(self, imsi: str, octets: int) -> None:
         """An account with so much credit."""
@@ -99,7 +103,7 @@ class Bench:
 
 @pytest.fixture
 async def bench(pg_database: Any, tmp_path: Path) -> AsyncIterator[Bench]:
-    port, notify = free_port(), free_port()
+    port = free_port()
     environment = {**os.environ, "DATABASE_URL": pg_database.dsn("ocs"), "OCS_TENANT_KEY": KEY}
     config = tmp_path / "ocs.yaml"
     config.write_text(yaml.safe_dump({"listen": f"127.0.0.1:{port}", "quota": {"octets": QUOTA}}))
@@ -116,29 +120,49 @@ async def bench(pg_database: Any, tmp_path: Path) -> AsyncIterator[Bench]:
             return False
 
     await until("the OCS", ready, 60)
+    async with around(made, f"http://127.0.0.1:{port}", pg_database):
+        yield made
+    ocs.terminate()
+    await asyncio.to_thread(ocs.wait, 10)
+
+
+@pytest.fixture
+async def scripted(pg_database: Any) -> AsyncIterator[tuple[Bench, Chf]]:
+    """The CTF before a scripted charging function."""
+    chf = Chf(QUOTA)
+    async with serving(chf) as address:
+        made = Bench(address)
+        async with around(made, address, pg_database):
+            yield made, chf
+
+
+@contextlib.asynccontextmanager
+async def around(made: Bench, ocs: str, pg_database: Any) -> AsyncIterator[None]:
+    """CTF, SMF and UPF."""
     dsn = pg_database.dsn("ctf_alpha")
     await database.migrate(dsn, Path(database.__file__).parents[1] / "n4/migrations")
     pool = await database.make_pool(dsn)
     settings = CtfSettings(
-        brand="alpha", listen=CTF, advertise=CTF, upf=UPF, notify_uri=f"http://127.0.0.1:{notify}",
-        ocs=f"http://127.0.0.1:{port}", quota_octets=QUOTA, reporting_quantum_octets=QUANTUM,
+        brand="alpha", listen=made.own, advertise=made.own, upf=made.upf.address, ocs=ocs,
+        notify_uri=f"http://127.0.0.1:{free_port()}", quota_octets=QUOTA, reporting_quantum_octets=QUANTUM,
     )  # fmt: skip
     nchf = Nchf(settings, TOKEN)
-    made.ctf = Ctf(settings, Store(pool), nchf)
+    made.store = Store(pool)
+    made.ctf = Ctf(settings, made.store, nchf)
     await made.smf.open()
     await made.upf.open()
     running = asyncio.ensure_future(made.ctf.run())
-    await until("the association with the UPF", lambda: made.upf.asked[Type.ASSOCIATION_SETUP_REQUEST])
-    yield made
-    running.cancel()
-    await asyncio.gather(running, return_exceptions=True)
-    made.smf.endpoint.close()
-    made.upf.endpoint.close()
-    await made.http.aclose()
-    await nchf.close()
-    pool.terminate()
-    ocs.terminate()
-    await asyncio.to_thread(ocs.wait, 10)
+    try:
+        await until("the association with the UPF", lambda: made.upf.asked[Type.ASSOCIATION_SETUP_REQUEST])
+        yield
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        made.smf.endpoint.close()
+        made.upf.endpoint.close()
+        await made.http.aclose()
+        await nchf.close()
+        pool.terminate()
 
 
 def placed(ies: list[Ie], seid: int | None, address: str) -> list[Ie]:

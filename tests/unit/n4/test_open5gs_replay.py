@@ -2,112 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import random
 import socket
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mvnobox.n4.rules import OWN_URR, far_actions
 from mvnobox.pfcp import codec
-from mvnobox.pfcp.codec import DROP, Ie, IeType, Message, Type
+from mvnobox.pfcp.codec import DROP, IeType, Message, Type
 
-from .conftest import CTF, QUANTUM, QUOTA, SMF, UPF, Bench, placed, until
+from .conftest import CTF, QUANTUM, QUOTA, SMF, Bench, placed, until
+from .replay import RECORDED, Replay, imsi_in, messages
 
 pytestmark = pytest.mark.timeout(120)
-RECORDED = json.loads((Path(__file__).parent / "data/open5gs_2_7_7.json").read_text())
-
-
-def messages(part: str, *phases: str) -> list[tuple[str, Message]]:
-    """(direction, message) of a recording; all phases where none is named."""
-    chosen = [one for one in RECORDED[part] if not phases or one["phase"] in phases]
-    return [(one["direction"], codec.decode(bytes.fromhex(one["hex"]))) for one in chosen]
-
-
-def imsi_in(part: str) -> str:
-    first = next(m for _, m in messages(part) if m.type == Type.SESSION_ESTABLISHMENT_REQUEST)
-    found = codec.user_imsi(first.first(IeType.USER_ID))
-    assert found is not None
-    return found
-
-
-class Replay:
-    """Lets both sides say again what they said, the SEIDs being those of this run."""
-
-    def __init__(self, bench: Bench) -> None:
-        self.bench = bench
-        self.smf_seid = self.upf_seid = 0
-        # The CTF's SEID, one for both sides.
-        self.seid = 0
-
-    async def all(self, recorded: list[tuple[str, Message]]) -> None:
-        for index, (direction, message) in enumerate(recorded):
-            if not message.is_request or message.type == Type.HEARTBEAT_REQUEST:
-                continue
-            back = next(
-                other for where, other in recorded[index:]
-                if where != direction and other.type == message.type + 1 and other.sequence == message.sequence
-            )  # fmt: skip
-            await (self.from_smf if direction == "smf-to-upf" else self.from_upf)(message, back)
-
-    async def from_smf(self, request: Message, recorded: Message) -> None:
-        upf = self.bench.upf
-        if request.type == Type.SESSION_ESTABLISHMENT_REQUEST:
-            self.smf_seid = codec.parse_f_seid(request.need(IeType.F_SEID))[0]
-            self.upf_seid = codec.parse_f_seid(recorded.need(IeType.F_SEID))[0]
-        if request.type == Type.ASSOCIATION_SETUP_REQUEST:
-            answer = await self.bench.smf.ask(Message(request.type, 0, placed(request.ies, None, SMF)))
-            assert codec.number(answer.first(IeType.CAUSE), 1) == 1
-            return
-        upf.answers[request.type].append(Message(recorded.type, 0, placed(recorded.ies, None, UPF), seid=self.seid))
-        header = 0 if request.type == Type.SESSION_ESTABLISHMENT_REQUEST else self.seid
-        answer = await self.bench.smf.ask(Message(request.type, 0, placed(request.ies, None, SMF), seid=header))
-        # The SMF sees the UPF's answer: the addresses are the CTF's, nothing else differs.
-        assert answer.seid == self.smf_seid
-        if request.type == Type.SESSION_ESTABLISHMENT_REQUEST:
-            self.seid = codec.parse_f_seid(answer.need(IeType.F_SEID))[0]
-        assert answer.ies == placed(recorded.ies, self.seid, CTF)
-        seen = upf.asked[request.type][-1]
-        assert seen.seid == (0 if request.type == Type.SESSION_ESTABLISHMENT_REQUEST else self.upf_seid)
-        assert without_own(seen.ies) == placed(request.ies, self.seid, CTF)
-
-    async def from_upf(self, request: Message, recorded: Message) -> None:
-        smf = self.bench.smf
-        smf.answers[request.type].append(Message(recorded.type, 0, recorded.ies, seid=self.seid))
-        answer = await self.bench.upf.ask(Message(request.type, 0, request.ies, seid=self.seid))
-        assert answer.seid == self.upf_seid and answer.ies == recorded.ies
-        seen = smf.asked[request.type][-1]
-        assert seen.seid == self.smf_seid and seen.ies == request.ies
-
-    async def report(self, octets: int, sequence: int) -> None:
-        """The UPF reports use by the CTF's own rule."""
-        usage = codec.group(
-            IeType.USAGE_REPORT_REPORT,
-            [
-                codec.u32(IeType.URR_ID, OWN_URR),
-                codec.u32(IeType.UR_SEQN, sequence),
-                Ie(IeType.USAGE_REPORT_TRIGGER, b"\x02\0\0"),
-                Ie(IeType.VOLUME_MEASUREMENT, b"\x01" + octets.to_bytes(8, "big")),
-            ],
-        )
-        body = [codec.u8(IeType.REPORT_TYPE, 2), usage]
-        answer = await self.bench.upf.ask(Message(Type.SESSION_REPORT_REQUEST, 0, body, seid=self.seid))
-        assert answer.ies == [codec.u8(IeType.CAUSE, 1)] and answer.seid == self.upf_seid
-
-
-def without_own(ies: list[Ie]) -> list[Ie]:
-    """The SMF's elements: without the CTF's own rule and the references to it."""
-    own = codec.u32(IeType.URR_ID, OWN_URR)
-    out = []
-    for ie in ies:
-        if ie.type == IeType.CREATE_URR and own in ie.children():
-            continue
-        if ie.type in (IeType.CREATE_PDR, IeType.UPDATE_PDR):
-            ie = codec.group(ie.type, [member for member in ie.children() if member != own])
-        out.append(ie)
-    return out
 
 
 @pytest.mark.parametrize("part", ["ipv4", "ipv4v6"])

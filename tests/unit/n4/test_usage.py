@@ -23,7 +23,7 @@ from mvnobox.n4.rules import (
     limits,
     split_usage,
 )
-from mvnobox.n4.store import Seen, Store
+from mvnobox.n4.store import Seen, Session, Store
 from mvnobox.pfcp import codec
 from mvnobox.pfcp.codec import DROP, FORW, Ie, IeType, Message, PfcpError, Type
 from mvnobox.service import database
@@ -43,13 +43,25 @@ def test_every_report_is_taken_once_in_whatever_order(sequence: list[int]) -> No
         assert set(taken) == set(sequence)
 
 
+async def session(store: Store, *, behind_gate: bool = False) -> int:
+    """A session that the OCS and the UPF know; our SEID."""
+    seid = await store.new_seid()
+    made = Session(
+        seid=seid, smf_seid=7, smf=("127.0.0.1", 8805), upf_seid=None, imsi="208930000000001", dnn="internet",
+        own_urr=OWN_URR, open=True, limits=Limits(1000, 2000), nchf_ref="x", nchf_sequence=0, octets=0, deleted=False,
+        behind_gate=behind_gate,
+    )  # fmt: skip
+    await store.add(made)
+    await store.made(seid, 9)
+    return seid
+
+
 async def test_reports_that_overtake_each_other_are_all_owed(pg_database: Any) -> None:
     dsn = pg_database.dsn("ctf_alpha")
     await database.migrate(dsn, Path(database.__file__).parents[1] / "n4/migrations")
     pool = await database.make_pool(dsn)
     store = Store(pool)
-    seid = await store.new_session(7, ("127.0.0.1", 8805), "208930000000001", "internet", OWN_URR)
-    await store.update(seid, nchf_ref="x")
+    seid = await session(store)
     for number in (0, 3, 1, 3, 2, 1):
         await store.take_usage(seid, [(1, number, (10, 4, 6))])
     total = 0
@@ -65,8 +77,7 @@ async def test_what_a_closed_gate_dropped_is_not_charged_but_what_passed_before_
     await database.migrate(dsn, Path(database.__file__).parents[1] / "n4/migrations")
     pool = await database.make_pool(dsn)
     store = Store(pool)
-    seid = await store.new_session(7, ("127.0.0.1", 8805), "208930000000001", "internet", OWN_URR)
-    await store.update(seid, nchf_ref="x", behind_gate=True)
+    seid = await session(store, behind_gate=True)
 
     async def owed(sequence: int, octets: int, *, release: bool = False) -> int | None:
         pending = await store.take_usage(seid, [(OWN_URR, sequence, (octets, 0, octets))], release=release)

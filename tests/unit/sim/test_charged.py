@@ -69,8 +69,8 @@ class Charged:
 
             await self.core.until(f"{name} is ready", ready, 60)
 
-    async def grant(self, octets: int) -> None:
-        bucket = {"unit": "octets", "amount": octets, "validUntil": None, "priority": 10, "source": "plan:test"}
+    async def grant(self, octets: int, **more: Any) -> None:
+        bucket = {"unit": "octets", "amount": octets, "validUntil": None, "priority": 10, "source": "plan:test", **more}
         body = {"requestId": str(uuid4()), "buckets": [bucket]}
         (await self.ocs.post("/ocs/v1/accounts/a1/grants", json=body)).raise_for_status()
 
@@ -188,3 +188,26 @@ async def test_a_user_plane_that_restarts_behind_the_ctf_gets_its_sessions_back(
     carried = await charged.carried()
     assert (await core.ue("deregister"))["ok"]
     await core.until("octets charged equal octets carried", charged.equal(carried), 20)
+
+
+async def test_fair_use_slows_the_line_and_a_top_up_is_quick_again(charged: Charged) -> None:
+    core = charged.core
+    await charged.grant(3_000_000)
+    await charged.grant(10**15, throttle="dl=4000000;ul=4000000", priority=900, source="plan:test:slowed")
+    await core.register()
+
+    async def rate(octets: int) -> float:
+        answer = await core.ue("download", "--host", core.dn, "--stall", "5", "--path", f"/bytes/{octets}")
+        assert answer["ok"], answer
+        return float(answer["bitsPerSecond"]) / 1e6
+
+    assert await rate(1_000_000) > 8
+    # The full speed ends in this one.
+    await rate(3_000_000)
+    assert 2.5 < await rate(1_500_000) < 4.8
+    await charged.grant(9_000_000, source="topup:test")
+    await core.until("full speed", lambda: faster(rate), 30)
+
+
+async def faster(rate: Callable[[int], Any]) -> bool:
+    return bool(await rate(500_000) > 8)

@@ -89,7 +89,7 @@ def test_activation_points_the_downlink_and_deactivation_keeps_the_tunnel() -> N
 
 def test_gates_of_a_qer() -> None:
     made, _ = session()
-    update = codec.group(Also.UPDATE_QER, [codec.u32(IeType.QER_ID, 1), codec.u8(IeType.GATE_STATUS, 0b0100)])
+    update = codec.group(IeType.UPDATE_QER, [codec.u32(IeType.QER_ID, 1), codec.u8(IeType.GATE_STATUS, 0b0100)])
     apply(made, [update], lambda: 0)
     assert (made.qers[1].uplink_open, made.qers[1].downlink_open) == (False, True)
 

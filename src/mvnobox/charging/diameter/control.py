@@ -22,9 +22,9 @@ from mvnobox.charging.diameter.credit import (
 )
 from mvnobox.charging.diameter.currencies import minor_units
 from mvnobox.charging.diameter.notify import notify_uri
-from mvnobox.charging.diameter.ports import Book, Customer, Engine
+from mvnobox.charging.diameter.ports import Book, Customer
 from mvnobox.charging.diameter.settings import DiameterPeer, DiameterSettings
-from mvnobox.charging.ledger import Call, Operation, Reply, Units, create_key
+from mvnobox.charging.ledger import Call, Engine, Operation, Reply, Units, create_key
 from mvnobox.charging.schemas import LARGEST_AMOUNT, Unit
 from mvnobox.charging.settings import OcsSettings
 from mvnobox.diameter import codec
@@ -336,7 +336,8 @@ _NO_SUBSCRIPTION = codec.group(
 
 def _for(sender: Sender, info: dict[str, Any]) -> dict[str, Any]:
     """What a peer is told of a grant: the last one is used up before more is asked, not asked for in ever smaller rests."""
-    if sender.whole_quota and "finalUnitIndication" in info:
+    final = info.get("finalUnitIndication")
+    if sender.whole_quota and final is not None and final["finalUnitAction"] == "TERMINATE":
         return {name: value for name, value in info.items() if not name.endswith("QuotaThreshold")}
     return info
 

@@ -266,6 +266,8 @@ RESULTS = {
 }
 _RESULT_AVPS = {name: codec.u32(Avp.RESULT_CODE, code) for name, code in RESULTS.items()}
 _TERMINATE = codec.group(Avp.FINAL_UNIT_INDICATION, [codec.u32(Avp.FINAL_UNIT_ACTION, 0)])
+# Final-Unit-Action (RFC 8506 section 8.35).
+_RESTRICT_ACCESS = 2
 # Granted-Service-Unit{CC-Total-Octets}, Validity-Time, Volume-Quota-Threshold: what nearly every answer holds.
 _VOLUME = struct.Struct(">IIIIQ")
 _NTP = 2_208_988_800  # seconds from 1900, where Diameter's Time begins, to 1970
@@ -308,8 +310,15 @@ def terms(info: dict[str, Any], final_units: bool) -> Iterator[bytes]:
         yield codec.u32(Avp.TIME_QUOTA_THRESHOLD, min(seconds, 0xFFFFFFFF))
     elif (specific := info.get("unitQuotaThreshold")) is not None:
         yield codec.u32(Avp.UNIT_QUOTA_THRESHOLD, min(specific, 0xFFFFFFFF))
-    if final_units and info.get("finalUnitIndication") is not None:
-        yield _TERMINATE
+    final = info.get("finalUnitIndication")
+    if final_units and final is not None:
+        yield _restricted(final["filterIdList"]) if final["finalUnitAction"] == "RESTRICT_ACCESS" else _TERMINATE
+
+
+def _restricted(filters: Iterable[str]) -> bytes:
+    """Final-Unit-Indication that restricts access by filters that the peer knows (RFC 8506 sections 5.6.3, 8.34)."""
+    action = codec.u32(Avp.FINAL_UNIT_ACTION, _RESTRICT_ACCESS)
+    return codec.group(Avp.FINAL_UNIT_INDICATION, [action, *(codec.utf8(Avp.FILTER_ID, one) for one in filters)])
 
 
 def service_answer(service: Service, info: dict[str, Any], final_units: bool = True) -> bytes:

@@ -9,14 +9,7 @@ from typing import NamedTuple, Protocol
 import asyncpg
 
 from mvnobox.charging.accounts import Accounts
-from mvnobox.charging.ledger import Call, Reply
 from mvnobox.charging.schemas import BucketGrant, Grant, Unit
-
-
-class Engine(Protocol):
-    """Answers charging requests, each once."""
-
-    async def charge(self, call: Call) -> Reply: ...
 
 
 class Customer(NamedTuple):

@@ -75,18 +75,20 @@ class Agent:
             os.umask(before)
         log.info("a host network's stand-in is waiting for commands: a test peer, not a network")
         s6a = asyncio.ensure_future(self.mme.s6a.run())
-        path = asyncio.ensure_future(self.gateway.watch())
+        parts = [s6a, asyncio.ensure_future(self.gateway.watch()), asyncio.ensure_future(server.serve_forever())]
         try:
-            await asyncio.gather(server.serve_forever(), s6a, path)
+            # Unlike gather it leaves them running when it is cancelled: phones still have to say good-bye.
+            done, _ = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
+            for one in done:
+                one.result()
         finally:
-            path.cancel()
-            server.close()
             self.socket_path.unlink(missing_ok=True)
             for phone in list(self._phones.values()):
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(phone.deregister(), 2)
-            s6a.cancel()
-            await asyncio.gather(s6a, return_exceptions=True)
+            for one in parts:
+                one.cancel()
+            await asyncio.gather(*parts, return_exceptions=True)
             self.gateway.close()
 
     async def _command(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -214,10 +215,13 @@ def _apn(content: Content) -> Apn:
     qos = content.group(_QOS)
     arp = qos.group(_ARP) if qos else None
     default = Apn(content.text(_SERVICE_SELECTION) or "")
+    qci = (qos.number(_QCI) if qos else None) or default.qci
+    if qci > 255:
+        raise DiameterError(Result.INVALID_AVP_VALUE, f"{qci} is no QoS class")
     return Apn(
         name=default.name,
         pdn_type=content.number(_PDN_TYPE) or PDN_IPV4,
-        qci=(qos.number(_QCI) if qos else None) or default.qci,
+        qci=qci,
         priority=(arp.number(_PRIORITY) if arp else None) or default.priority,
         # 0 is enabled, 1 disabled; the defaults of TS 29.212 clauses 5.3.46 and 5.3.47.
         may_preempt=arp is not None and arp.number(_CAPABILITY) == 0,
@@ -233,11 +237,14 @@ def subscription(message: Content) -> Subscription:
         return Subscription()
     profile = data.group(_PROFILE)
     status, barring = data.number(_STATUS), data.number(_BARRING)
+    charging = data.text(_CHARGING)
+    if charging is not None and not re.fullmatch("[0-9a-fA-F]{4}", charging):
+        raise DiameterError(Result.INVALID_AVP_VALUE, "3GPP-Charging-Characteristics are four hexadecimal digits")
     return Subscription(
         msisdn=data.octets(_MSISDN),
         ambr=_rate(data.group(_AMBR)),
         apns=tuple(_apn(one) for one in profile.groups(_CONFIGURATION)) if profile else None,
         # Subscriber-Status 1 is operator determined barring; its lowest bit bars all packet services (7.3.29, 7.3.30).
         barred=None if status is None and barring is None else status == 1 or bool((barring or 0) & 1),
-        charging=data.text(_CHARGING),
+        charging=charging,
     )

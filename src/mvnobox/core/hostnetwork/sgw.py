@@ -127,9 +127,11 @@ class ServingGateway:
         endpoint, peer, own = await self._gateway()
         teid = secrets.randbits(31) + 1
         try:
-            answer = await endpoint.request(
-                peer, Kind.CREATE_SESSION_REQUEST, 0, self._create_request(wanted, teid, own, endpoint.recovery)
-            )
+            request = self._create_request(wanted, teid, own, endpoint.recovery)
+        except ValueError as error:
+            raise Rejected(f"Create Session: {error}") from None
+        try:
+            answer = await endpoint.request(peer, Kind.CREATE_SESSION_REQUEST, 0, request)
             connection = _created(answer, wanted.imsi, teid, on_released)
         except NoAnswer as error:
             raise Rejected(f"the packet gateway: {error}") from None

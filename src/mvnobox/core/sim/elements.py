@@ -8,8 +8,6 @@ import enum
 class Also(enum.IntEnum):
     """Information elements beside `mvnobox.pfcp.codec.IeType`."""
 
-    UPDATE_QER = 14
-    REMOVE_QER = 18
     SDF_FILTER = 23
     PFCPSMREQ_FLAGS = 49
     START_TIME = 75

@@ -177,7 +177,7 @@ def apply(session: Session, ies: Sequence[Ie], new_teid: Callable[[], int]) -> t
                 # Tried on a copy: a counter that runs must not change with a request that is refused.
                 copy.deepcopy(urr).change(members)
                 changes.append((urr, members))
-            case IeType.CREATE_QER | Also.UPDATE_QER:
+            case IeType.CREATE_QER | IeType.UPDATE_QER:
                 members = ie.children()
                 identity = _identity(members, IeType.QER_ID)
                 _qer(qers.setdefault(identity, Qer(identity)), members)
@@ -195,7 +195,7 @@ def apply(session: Session, ies: Sequence[Ie], new_teid: Callable[[], int]) -> t
                 pdrs.pop(_identity(ie.children(), IeType.PDR_ID), None)
             case IeType.REMOVE_FAR:
                 fars.pop(_identity(ie.children(), IeType.FAR_ID), None)
-            case Also.REMOVE_QER:
+            case IeType.REMOVE_QER:
                 qers.pop(_identity(ie.children(), IeType.QER_ID), None)
             case IeType.REMOVE_URR:
                 gone = urrs.pop(_identity(ie.children(), IeType.URR_ID), None)

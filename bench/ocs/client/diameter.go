@@ -78,26 +78,26 @@ func number(value []byte) uint64 {
 	return 0
 }
 
-// ccr is a Credit-Control-Request as a PGW sends it: one service, octets; reported and requested are nil for none.
-func ccr(o *options, session, imsi string, kind, count uint32, requested, reported *uint64, stamp uint32) []byte {
+// ccr is a Credit-Control-Request as a PGW sends it: one service, octets.
+func ccr(o *options, q *request) []byte {
 	b := make([]byte, 0, 512)
-	b = avp(b, 263, []byte(session))
+	b = avp(b, 263, []byte(o.host+";"+q.session+";bench"))
 	b = avp(b, 264, []byte(o.host))
 	b = avp(b, 296, []byte(o.realm))
 	b = avp(b, 283, []byte(o.destination))
 	b = avp32(b, 258, appCreditControl)
 	b = avp(b, 461, []byte("32251@3gpp.org"))
-	b = avp32(b, 416, kind)
-	b = avp32(b, 415, count)
-	b = avp32(b, 55, stamp)
-	b = avp(b, 443, avp(avp32(nil, 450, 1), 444, []byte(imsi)))
+	b = avp32(b, 416, q.kind)
+	b = avp32(b, 415, q.number)
+	b = avp32(b, 55, uint32(q.stamp.Unix()+2208988800))
+	b = avp(b, 443, avp(avp32(nil, 450, 1), 444, []byte(q.imsi)))
 	b = avp32(b, 455, 1)
 	var service []byte
-	if requested != nil {
-		service = avp(service, 437, avp64(nil, 421, *requested))
+	if q.kind != terminate {
+		service = avp(service, 437, avp64(nil, 421, o.quota))
 	}
-	if reported != nil {
-		service = avp(service, 446, avp64(nil, 421, *reported))
+	if q.kind != initial {
+		service = avp(service, 446, avp64(nil, 421, q.used))
 	}
 	service = avp32(service, 432, 1)
 	return avp(b, 456, service)

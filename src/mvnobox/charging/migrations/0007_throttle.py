@@ -1,0 +1,15 @@
+"""Buckets that are used at a pace: fair use."""
+
+from pathlib import Path
+
+from alembic import op
+
+from mvnobox.service.database import statements
+
+revision = "0007"
+down_revision = "0006"
+
+
+def upgrade() -> None:
+    for statement in statements(Path(__file__).parent / "sql" / "0007_throttle.sql"):
+        op.get_bind().exec_driver_sql(statement)
