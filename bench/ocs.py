@@ -204,7 +204,7 @@ def bench(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             figures |= mine
             peer |= theirs
             if ratios[front] is not None:
-                name = f"{FRONTS[Ours.name, front]} to {FRONTS[Cgrates.name, front]}: requests"
+                name = f"{FRONTS[Ours.name, front]}: requests to those of CGRateS's {FRONTS[Cgrates.name, front]}"
                 figures[name] = figure(ratios[front], "ratio", 1.0)
         while len(systems) > 1:
             systems.pop().stop()

@@ -110,13 +110,13 @@ class Accounts:
             "totals": totals,
         }
 
-    async def events(self, brand: str, limit: int) -> list[dict[str, Any]]:
-        """The oldest events that the brand has not taken."""
+    async def events(self, brand: str) -> list[dict[str, Any]]:
+        """The oldest hundred events that the brand has not taken."""
         rows = await self._pool.fetch(
             """SELECT id::text, at, account_id AS "accountId", type, body FROM account_event
-               WHERE brand = $1 ORDER BY n LIMIT $2""",
-            brand, limit,
-        )  # fmt: skip
+               WHERE brand = $1 ORDER BY n LIMIT 100""",
+            brand,
+        )
         return [{**row, "body": json.loads(row["body"])} for row in rows]
 
     async def take_events(self, brand: str, ids: list[uuid.UUID]) -> None:

@@ -6,7 +6,7 @@ import datetime as dt
 import json
 from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, Path, Query, Request, Response
+from fastapi import Depends, FastAPI, Path, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
@@ -92,9 +92,9 @@ def make_management(accounts: Accounts, tenants: Tenants) -> FastAPI:
         return found(await accounts.usage(brand, account_id))
 
     @app.get("/ocs/v1/events")
-    async def events(brand: Brand, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> Response:
+    async def events(brand: Brand) -> Response:
         """What happened to the brand's accounts and it has not taken, oldest first: each at least once, by its id."""
-        return found(await accounts.events(brand, limit))
+        return found(await accounts.events(brand))
 
     @app.post("/ocs/v1/events/taken", status_code=204)
     async def taken(body: Taken, brand: Brand) -> Response:

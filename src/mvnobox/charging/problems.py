@@ -26,6 +26,8 @@ UNFIT = (
     asyncpg.NumericValueOutOfRangeError,
     asyncpg.UntranslatableCharacterError,
     asyncpg.CharacterNotInRepertoireError,
+    asyncpg.InvalidTimeZoneDisplacementValueError,
+    asyncpg.DatetimeFieldOverflowError,
 )
 # InternalClientError: a connection that was used again as its end arrived.
 TROUBLE = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError)

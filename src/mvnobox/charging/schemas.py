@@ -171,10 +171,21 @@ class AccountPatch(Closed):
     status: Status
 
 
+def _in_utc(value: dt.datetime) -> dt.datetime:
+    try:
+        return value.astimezone(dt.UTC)
+    except OverflowError:
+        raise ValueError("is not a moment of the years 1 to 9999 in UTC") from None
+
+
+# In UTC: a database takes fewer time offsets than RFC 3339 has.
+Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+
+
 class BucketGrant(Closed):
     unit: Unit
     amount: Positive
-    valid_until: AwareDatetime | None = None
+    valid_until: Moment | None = None
     priority: Annotated[int, Field(ge=0, le=1000, strict=True)] = 10
     source: Annotated[str, Field(min_length=1, max_length=100, pattern=PLAIN)]
     throttle: str | None = Field(
@@ -187,9 +198,9 @@ class Rollover(Closed):
 
     unit: Unit
     source: Annotated[str, Field(min_length=1, max_length=80, pattern=PLAIN)]
-    ended_at: AwareDatetime
+    ended_at: Moment
     limit: Positive | None = None
-    valid_until: AwareDatetime
+    valid_until: Moment
     priority: Annotated[int, Field(ge=0, le=1000, strict=True)] = 5
 
 
@@ -200,4 +211,4 @@ class Grant(Closed):
 
 
 class Taken(Closed):
-    ids: Annotated[list[uuid.UUID], Field(min_length=1, max_length=1000)]
+    ids: Annotated[list[uuid.UUID], Field(min_length=1, max_length=200)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
 from typing import Any
 
 import asyncpg
@@ -68,7 +67,7 @@ class Walker:
         assert last.status_code == 204
 
 
-async def _load(ocs: Any, trouble: Any, order: random.Random) -> None:
+async def _load(ocs: Any, trouble: Any, order: random.Random, *, noticed: bool = True) -> None:
     async with ocs.client("alpha", 0) as one, ocs.client("alpha", 1) as two:
         for n in range(ACCOUNTS):
             account = {"subscriberIds": [f"imsi-20893000000{n:04}"], "currency": "EUR"}
@@ -81,9 +80,9 @@ async def _load(ocs: Any, trouble: Any, order: random.Random) -> None:
             assert (await two.post(f"/ocs/v1/accounts/k{n}/grants", json=grant)).status_code == 200
         walkers = [Walker([one, two], n, order) for n in range(30)]
         tasks = [asyncio.create_task(walker.walk()) for walker in walkers]
-        await trouble(tasks, lambda: any(walker.repeated for walker in walkers))
+        await trouble(tasks)
         await asyncio.gather(*tasks)
-        assert sum(walker.repeated for walker in walkers) > 0, "the trouble troubled nobody"
+        assert not noticed or sum(walker.repeated for walker in walkers) > 0, "the trouble troubled nobody"
         used = 0
         for n in range(ACCOUNTS):
             found = (await two.get(f"/ocs/v1/accounts/k{n}/usage")).json()
@@ -98,7 +97,7 @@ async def _load(ocs: Any, trouble: Any, order: random.Random) -> None:
 async def test_kill_9_of_replicas_in_the_middle_of_load(ocs: Any) -> None:
     ports = [await asyncio.to_thread(ocs.start) for _ in range(2)]
 
-    async def trouble(tasks: list[asyncio.Task[None]], troubled: Callable[[], bool]) -> None:
+    async def trouble(tasks: list[asyncio.Task[None]]) -> None:
         connection = await asyncpg.connect(ocs.dsn)
         for turn in range(2):
             await _answers(connection, 80 * (turn + 1), tasks)
@@ -115,23 +114,22 @@ async def test_connections_that_the_database_ends_in_the_middle_of_load(ocs: Any
     for _ in range(2):
         await asyncio.to_thread(ocs.start)
 
-    async def trouble(tasks: list[asyncio.Task[None]], troubled: Callable[[], bool]) -> None:
+    async def trouble(tasks: list[asyncio.Task[None]]) -> None:
         connection = await asyncpg.connect(pg_database.admin_dsn)
         mine = await asyncpg.connect(ocs.dsn)
-        turn = 0
-        # A connection that is ended between two requests is missed by nobody: until one was.
-        while turn < 3 or (not troubled() and not all(task.done() for task in tasks)):
-            turn += 1
+        for turn in range(1, 6):
             await _answers(mine, 40 * turn, tasks)
-            await connection.execute(
-                """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+            ended = await connection.fetchval(
+                """SELECT count(*) FILTER (WHERE pg_terminate_backend(pid)) FROM pg_stat_activity
                    WHERE usename = 'ocs' AND datname = current_database() AND pid <> $1""",
                 mine.get_server_pid(),
             )
+            assert ended > 0
         await mine.close()
         await connection.close()
 
-    await _load(ocs, trouble, random.Random(2))
+    # The OCS repeats by itself what a connection took with it; that a client notices is not what is asked.
+    await _load(ocs, trouble, random.Random(2), noticed=False)
 
 
 async def test_an_account_that_is_locked_for_long_leaves_the_others_alone(ocs: Any) -> None:
