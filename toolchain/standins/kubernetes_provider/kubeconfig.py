@@ -33,6 +33,10 @@ class Connection:
     server_name: str | None = None
 
 
+# Folders for what a kubeconfig holds inline.
+_PLACE = "mvno-kube-"
+
+
 def _load(text_or_path: str | None) -> dict[str, Any]:
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     if text_or_path and ("\n" in text_or_path or text_or_path.lstrip().startswith("{")):
@@ -116,6 +120,10 @@ def _credentials(connection: Connection, user: dict[str, Any], folder: str, targ
     key = _file(user, "client-key", folder)
     if certificate and key and connection.tls is not None:
         connection.tls.load_cert_chain(certificate, key)
+        # Read; a process that is killed must not leave a key behind.
+        for place in {Path(one).parent for one in (certificate, key)}:
+            if place.name.startswith(_PLACE) and str(place.parent) == tempfile.gettempdir():
+                shutil.rmtree(place, ignore_errors=True)
     if token := user.get("token"):
         connection.headers["Authorization"] = f"Bearer {token}"
     elif path := user.get("tokenFile"):
@@ -128,7 +136,7 @@ def _credentials(connection: Connection, user: dict[str, Any], folder: str, targ
 def _file(user: dict[str, Any], key: str, folder: str) -> str | None:
     if data := user.get(f"{key}-data"):
         # ssl loads key pairs from files only; the folder is readable by this user alone and goes with the process.
-        place = tempfile.mkdtemp(prefix="mvno-kube-")
+        place = tempfile.mkdtemp(prefix=_PLACE)
         atexit.register(shutil.rmtree, place, ignore_errors=True)
         path = Path(place, key)
         path.touch(mode=0o600)
