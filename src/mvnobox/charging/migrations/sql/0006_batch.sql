@@ -50,7 +50,7 @@ BEGIN
             SELECT FROM account a WHERE a.aid = c.aid AND a.brand = c.brand AND a.status = 'active' OFFSET 0) a
         LEFT JOIN session s ON s.ref = c.ref AND c.op <> 'create'
         CROSS JOIN LATERAL (
-            SELECT k.id, k.granted - k.used - k.held - k.lapsed AS free, k.valid_until FROM bucket k
+            SELECT k.id, k.granted - k.used - k.held - k.lapsed AS free, k.valid_until, k.throttle FROM bucket k
             WHERE k.aid = c.aid AND k.unit = c.unit AND NOT k.spent
             ORDER BY k.priority, k.valid_until, k.id LIMIT 1) b
         CROSS JOIN LATERAL (
@@ -58,7 +58,7 @@ BEGIN
                    count(*) FILTER (WHERE v.rating = c.rating AND v.bucket <> b.id) AS elsewhere,
                    count(*) FILTER (WHERE v.rating <> c.rating) AS others
             FROM reservation v WHERE v.ref = c.ref) r
-        WHERE c.unit IS NOT NULL AND (b.valid_until IS NULL OR b.valid_until > now()) AND r.elsewhere = 0
+        WHERE c.unit IS NOT NULL AND (b.valid_until IS NULL OR b.valid_until > now()) AND b.throttle IS NULL AND r.elsewhere = 0
           AND array_position(p_ref, c.ref) = c.n AND (c.key IS NULL OR array_position(p_key, c.key) = c.n)
           -- A session that waits for credit is told of what comes back request by request.
           AND (array_position(v_aid, c.aid) = c.n

@@ -1,4 +1,4 @@
-"""Buckets that are used at a pace: fair use."""
+"""Charging: one quota has one pace."""
 
 from pathlib import Path
 
@@ -11,5 +11,5 @@ down_revision = "0006"
 
 
 def upgrade() -> None:
-    for statement in statements(Path(__file__).parent / "sql" / "0007_throttle.sql"):
+    for statement in statements(Path(__file__).parent / "sql" / "0007_pace.sql"):
         op.get_bind().exec_driver_sql(statement)

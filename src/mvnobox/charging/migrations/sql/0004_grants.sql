@@ -1,6 +1,10 @@
 DROP FUNCTION grant_buckets
 -- end of statement
--- More of something for an account: [{unit, amount, validUntil, priority, source}]. Null: no such account.
+-- The pace at which a bucket may be used, `dl=<bit/s>;ul=<bit/s>`; null: full speed. What is said of a quota out of it is a
+-- final unit indication that restricts access (TS 32.291 clause 6.1.6.2.1.12), by a filter of this name.
+ALTER TABLE bucket ADD COLUMN throttle text CHECK (throttle ~ '^dl=[1-9][0-9]{0,11};ul=[1-9][0-9]{0,11}$')
+-- end of statement
+-- More of something for an account: [{unit, amount, validUntil, priority, source, throttle}]. Null: no such account.
 -- `p_rollover` {unit, source, endedAt, limit, validUntil, priority}: what that source's buckets of this end have left lives
 -- on in one more bucket, at most so much that with earlier ones it is `limit`; in them it lapses, in the same transaction.
 CREATE FUNCTION grant_buckets(p_brand text, p_account text, p_request uuid, p_digest text, p_buckets jsonb,
@@ -51,9 +55,9 @@ BEGIN
         END IF;
     END IF;
     FOR g IN SELECT * FROM jsonb_to_recordset(p_buckets)
-             AS x(unit text, amount bigint, "validUntil" timestamptz, priority integer, source text) LOOP
-        INSERT INTO bucket (aid, unit, granted, priority, valid_until, source)
-            VALUES (a.aid, g.unit, g.amount, g.priority, g."validUntil", g.source) RETURNING id INTO b;
+             AS x(unit text, amount bigint, "validUntil" timestamptz, priority integer, source text, throttle text) LOOP
+        INSERT INTO bucket (aid, unit, granted, priority, valid_until, source, throttle)
+            VALUES (a.aid, g.unit, g.amount, g.priority, g."validUntil", g.source, g.throttle) RETURNING id INTO b;
         INSERT INTO entry (aid, bucket, unit, debit, credit, amount)
             VALUES (a.aid, b, g.unit, 'source', 'available', g.amount);
         made := made || jsonb_build_object('id', b, 'unit', g.unit, 'amount', g.amount, 'validUntil', g."validUntil",
@@ -65,6 +69,15 @@ BEGIN
     INSERT INTO grant_request (brand, request_id, aid, digest, answer) VALUES (p_brand, p_request, a.aid, p_digest, made);
     IF a.status = 'active' THEN
         PERFORM wake(a.aid, true);
+        -- Who is slowed and may be quick again hears of it now, not when the slow quota ends.
+        INSERT INTO outbox (ref, uri, body)
+            SELECT s.ref, s.notify_uri, jsonb_build_object('notificationType', 'REAUTHORIZATION', 'reauthorizationDetails',
+                       jsonb_agg(DISTINCT jsonb_build_object('ratingGroup', v.rating)))
+            FROM session s JOIN reservation v USING (ref) JOIN bucket k ON k.id = v.bucket
+            WHERE s.aid = a.aid AND s.ended_at IS NULL AND s.notify_uri IS NOT NULL AND k.throttle IS NOT NULL
+                AND EXISTS (SELECT FROM jsonb_array_elements(made) m JOIN bucket n ON n.id = (m ->> 'id')::bigint
+                            WHERE n.throttle IS NULL AND n.unit = k.unit)
+            GROUP BY s.ref, s.notify_uri;
     END IF;
     RETURN jsonb_build_object('conflict', false, 'buckets', made);
 END $$
