@@ -14,6 +14,7 @@ from mvnobox.bss.context import BssSettings, Context
 from mvnobox.bss.launch import provision
 from mvnobox.bss.notices import take_forever
 from mvnobox.bss.outbox import deliver_forever
+from mvnobox.bss.pricing import tell_forever
 from mvnobox.bss.renewals import renew_forever
 from mvnobox.service import database
 from mvnobox.service.command import run_command
@@ -65,6 +66,7 @@ async def serve(config: str) -> None:
             deliver_forever(context),
             renew_forever(context),
             take_forever(context),
+            tell_forever(context),
         )
 
 

@@ -143,7 +143,7 @@ async def _sell(context: Context, connection: Any, product: uuid.UUID, item: Top
         context.brand.effective_currency,
     )
     until = catalog.period_end(dt.datetime.now(dt.UTC), item.validity)
-    granted = catalog.buckets(item.adds, f"topup:{item.id}", until, 20)
+    granted = catalog.buckets(context.brand, item.adds, f"topup:{item.id}", until, 20)
     body = {"requestId": str(request), "buckets": granted}
     await outbox.put(connection, product, "POST", f"/ocs/v1/accounts/{product}/grants", body, {"topup": str(request)})
 

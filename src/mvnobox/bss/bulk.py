@@ -225,7 +225,7 @@ def _calls(
     context: Context, plan: Plan, product: uuid.UUID, imsi: str, number: str, anchor: dt.date
 ) -> list[tuple[Any, ...]]:
     path = f"/ocs/v1/accounts/{product}"
-    account = json.dumps(fulfilment.account(context, imsi, number))
+    account = json.dumps(fulfilment.account(context, plan, imsi, number))
     grant = renewals.grant(context, product, plan, anchor, 0)
     last = json.dumps({"activate": True})
     if grant is None:

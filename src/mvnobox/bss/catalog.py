@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from mvnobox.bss.context import Context, TmfError
-from mvnobox.spec import Allowances, BrandSpec, Plan, TopUp
+from mvnobox.spec import Allowances, BrandSpec, Plan, TopUp, minor_units
 
 BASE = "/tmf-api/productCatalogManagement/v4/productOffering"
 ATTRIBUTES = frozenset({"id", "name", "lifecycleStatus", "isSellable", "category.name"})
@@ -37,23 +37,26 @@ def period_end(start: dt.datetime, period: str) -> dt.datetime:
 SLOWED_PRIORITY = 900
 
 
-def plan_buckets(plan: Plan, until: dt.datetime) -> list[dict[str, Any]]:
+def plan_buckets(brand: BrandSpec, plan: Plan, until: dt.datetime) -> list[dict[str, Any]]:
     """The ledger's buckets for a period of a plan; with fair use the data at full speed, and any amount slowed."""
     source = f"plan:{plan.id}"
     if plan.fair_use is None:
-        return buckets(plan.allowances, source, until, 10)
-    made = buckets(plan.allowances.model_copy(update={"data": plan.fair_use.after}), source, until, 10)
-    [slowed] = buckets(Allowances.model_construct(data="unlimited"), f"{source}:slowed", until, SLOWED_PRIORITY)
+        return buckets(brand, plan.allowances, source, until, 10)
+    made = buckets(brand, plan.allowances.model_copy(update={"data": plan.fair_use.after}), source, until, 10)
+    [slowed] = buckets(brand, Allowances.model_construct(data="unlimited"), f"{source}:slowed", until, SLOWED_PRIORITY)
     return [*made, {**slowed, "throttle": f"dl={plan.fair_use.throttle};ul={plan.fair_use.throttle}"}]
 
 
-def buckets(allowances: Allowances, source: str, until: dt.datetime, priority: int) -> list[dict[str, Any]]:
+def buckets(
+    brand: BrandSpec, allowances: Allowances, source: str, until: dt.datetime, priority: int
+) -> list[dict[str, Any]]:
     """The ledger's buckets for allowances."""
     made = []
     for unit, amount in (
         ("octets", allowances.data),
         ("seconds", allowances.voice),
         ("messages", allowances.sms),
+        ("minor", None if allowances.balance is None else minor_units(brand, allowances.balance)),
     ):
         if amount is None:
             continue

@@ -71,13 +71,14 @@ async def put_subscriber(
     )
 
 
-def account(context: Context, imsi: str, number: str, status: str = "active") -> dict[str, Any]:
+def account(context: Context, plan: Plan, imsi: str, number: str, status: str = "active") -> dict[str, Any]:
     """The OCS's account of a line."""
     return {
         "subscriberIds": [f"imsi-{imsi}", f"msisdn-{number}"],
         "currency": context.brand.effective_currency,
         "timezone": context.brand.effective_timezone,
         "status": status,
+        "tariff": plan.id,
     }
 
 
@@ -99,7 +100,7 @@ async def fulfil(context: Context, connection: Any, order: uuid.UUID, party: uui
     await connection.execute("UPDATE product SET msisdn = $2, iccid = $3 WHERE id = $1", product, number, sim["iccid"])
     await put_subscriber(context, connection, plan, sim["imsi"], number, sim["sealed"])
     path = f"/ocs/v1/accounts/{product}"
-    await outbox.put(connection, product, "PUT", path, account(context, sim["imsi"], number))
+    await outbox.put(connection, product, "PUT", path, account(context, plan, sim["imsi"], number))
     effect = {"complete": str(order), "activate": True}
     body = renewals.grant(context, product, plan, anchor, 0)
     if body is not None:

@@ -67,7 +67,7 @@ async def swap_sim(
     barred = row["status"] == "suspended"
     plan = context.brand.plan(row["plan"])
     await fulfilment.put_subscriber(context, connection, plan, sim["imsi"], row["msisdn"], sim["sealed"], barred=barred)
-    body = fulfilment.account(context, sim["imsi"], row["msisdn"], row["status"])
+    body = fulfilment.account(context, plan, sim["imsi"], row["msisdn"], row["status"])
     await outbox.put(connection, product, "PUT", f"/ocs/v1/accounts/{product}", body, effect)
     told = {"imsi": sim["imsi"], "formerImsi": row["imsi"], "msisdn": row["msisdn"]}
     await events.put(connection, "subscriber.sim_swapped", product, told)

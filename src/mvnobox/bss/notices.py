@@ -17,7 +17,7 @@ from mvnobox.bss.context import Context
 log = logging.getLogger(__name__)
 PATH = "/ocs/v1/events"
 IDLE_SECONDS = 1.0
-_TYPES = {"bucket.threshold": "balance.threshold"}
+_TYPES = {"bucket.threshold": "balance.threshold", "balance.low": "balance.low"}
 
 
 async def take_forever(context: Context) -> None:

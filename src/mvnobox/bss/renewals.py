@@ -44,7 +44,7 @@ def grant(context: Context, product: uuid.UUID, plan: Plan, anchor: dt.date, ind
     """The OCS's grant of a period; None where the plan has no allowance."""
     zone = zone_of(context)
     until = periods.begin(anchor, plan.period, zone, index + 1)
-    granted = catalog.plan_buckets(plan, until)
+    granted = catalog.plan_buckets(context.brand, plan, until)
     if not granted:
         return None
     # The first period's identifier is the one that it always had.

@@ -36,7 +36,7 @@ async def serve(config: str) -> None:
     app = OcsApp(pool, settings, key)
     diameter = None
     if settings.diameter is not None:
-        control = CreditControl(app.engine, PostgresBook(pool), settings, settings.diameter)
+        control = CreditControl(app.engine, PostgresBook(pool, app.ratings), settings, settings.diameter)
         diameter = DiameterServer(Node(settings.diameter, control))
     try:
         await run_until_signal(

@@ -23,10 +23,10 @@ class Accounts:
         """Make or replace an account; (account, whether it is new). Raises Problem 409."""
         async with self._pool.acquire() as connection, connection.transaction():
             row = await connection.fetchrow(
-                """INSERT INTO account (brand, account_id, currency, timezone, status) VALUES ($1, $2, $3, $4, $5)
-                   ON CONFLICT (brand, account_id) DO UPDATE SET timezone = excluded.timezone
+                """INSERT INTO account (brand, account_id, currency, timezone, status, tariff) VALUES ($1, $2, $3, $4, $5, $6)
+                   ON CONFLICT (brand, account_id) DO UPDATE SET timezone = excluded.timezone, tariff = excluded.tariff
                    RETURNING aid, xmax = 0 AS new, currency""",
-                brand, account_id, body.currency, body.timezone, body.status,
+                brand, account_id, body.currency, body.timezone, body.status, body.tariff,
             )  # fmt: skip
             assert row is not None  # an upsert always returns its row
             if row["currency"] != body.currency:
@@ -44,7 +44,7 @@ class Accounts:
             await connection.execute(
                 "DELETE FROM subscriber WHERE aid = $1 AND subscriber_id <> ALL($2)", row["aid"], body.subscriber_ids
             )
-        return {"accountId": account_id, **body.model_dump(by_alias=True)}, row["new"]
+        return {"accountId": account_id, **body.model_dump(by_alias=True, exclude_none=True)}, row["new"]
 
     async def set_status(self, brand: str, account_id: str, status: Status) -> bool:
         """Change an account's status and tell its sessions; False for an unknown account."""
@@ -140,7 +140,8 @@ class Accounts:
         sums = await self._pool.fetch(
             """SELECT unit, sum(amount)::numeric(20)::text AS amount FROM (
                    SELECT unit, used AS amount FROM bucket WHERE aid = $1 AND used > 0
-                   UNION ALL SELECT unit, amount FROM entry WHERE aid = $1 AND debit = 'overrun') t GROUP BY unit""",
+                   UNION ALL SELECT unit, amount FROM entry
+                       WHERE aid = $1 AND bucket IS NULL AND credit = 'used') t GROUP BY unit""",
             aid,
         )
         return {

@@ -14,6 +14,7 @@ from mvnobox.charging.ledger import Ledger
 from mvnobox.charging.management import make_management
 from mvnobox.charging.nchf import NCHF, Nchf
 from mvnobox.charging.problems import Problem
+from mvnobox.charging.rating.book import Ratings
 from mvnobox.charging.settings import OcsSettings
 from mvnobox.charging.tenants import Tenants
 from mvnobox.service.rsgi import Http, answer_by_asgi
@@ -30,9 +31,10 @@ class OcsApp:
     def __init__(self, pool: asyncpg.Pool, settings: OcsSettings, tenant_key: bytes) -> None:
         self.ledger = Ledger(pool, settings)
         tenants = Tenants(tenant_key)
+        self.ratings = Ratings(pool)
         self.engine = Batches(pool, self.ledger, settings)
-        self._nchf = Nchf(self.engine, settings, tenants)
-        self._rest = make_management(Accounts(pool), tenants)
+        self._nchf = Nchf(self.engine, settings, tenants, self.ratings)
+        self._rest = make_management(Accounts(pool), tenants, self.ratings)
         routes: list[Route] = health_routes(self.ledger.ready)
         self._rest.router.routes.extend(routes)
 

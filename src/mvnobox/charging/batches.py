@@ -25,7 +25,7 @@ PATIENCE_SECONDS = 0.01
 MOST = 0.9
 GATHER_SECONDS = 0.002
 STATEMENT_SECONDS = 5.0
-_CHARGE = "SELECT * FROM charge_batch({})".format(", ".join(f"${n}" for n in range(1, 22)))
+_CHARGE = "SELECT * FROM charge_batch({})".format(", ".join(f"${n}" for n in range(1, 23)))
 
 _Waiting = tuple[Call, asyncio.Future[Reply]]
 
@@ -122,8 +122,9 @@ class Batches:
     async def together(self, calls: list[Call]) -> list[Reply]:
         """One transaction for all of them; their replies in their order. Raises what asyncpg raises, for all."""
         columns = zip(*map(_row, calls), strict=True)
+        scenes = [call.scene for call in calls]
         async with self._pool.acquire(timeout=STATEMENT_SECONDS) as connection:
-            rows = await connection.fetch(_CHARGE, *columns, *self._terms, timeout=STATEMENT_SECONDS)
+            rows = await connection.fetch(_CHARGE, *columns, *self._terms, scenes, timeout=STATEMENT_SECONDS)
         found: list[Reply | None] = [None] * len(calls)
         for number, *reply in rows:
             found[number - 1] = Reply(*reply)

@@ -14,9 +14,9 @@ import asyncpg
 
 from mvnobox.charging.settings import OcsSettings
 
-HEAD = "0007"
+HEAD = "0008"
 Operation = Literal["create", "update", "release"]
-_CHARGE = """SELECT * FROM charge($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)"""
+_CHARGE = """SELECT * FROM charge($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)"""
 # A connection that was lost is noticed by its next use; what has to be waited for longer than this is repeated.
 ACQUIRE_SECONDS = 2.0
 STATEMENT_SECONDS = 5.0
@@ -47,6 +47,8 @@ class Call:
     key: uuid.UUID | None = None
     stamp: dt.datetime | None = None
     again: bool = False
+    scene: str | None = None
+    """See `rating.scene.Scenery.told`; None: the brand has no rating."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +144,7 @@ class Ledger:
                 [one.used for one in units],
                 [one.wanted for one in units],
                 *self._terms,
+                call.scene,
                 timeout=STATEMENT_SECONDS,
             )
         assert row is not None  # a function with OUT parameters always returns its row

@@ -14,6 +14,8 @@ from starlette.exceptions import HTTPException
 from mvnobox.charging.accounts import Accounts
 from mvnobox.charging.openapi import document_nchf
 from mvnobox.charging.problems import TROUBLE, Problem, database_problem, invalid
+from mvnobox.charging.rating.book import Ratings
+from mvnobox.charging.rating.document import Rating
 from mvnobox.charging.schemas import AccountPatch, AccountPut, Grant, Taken
 from mvnobox.charging.tenants import Tenants
 
@@ -36,7 +38,7 @@ def brand_of(request: Request) -> str:
 Brand = Annotated[str, Depends(brand_of)]
 
 
-def make_management(accounts: Accounts, tenants: Tenants) -> FastAPI:
+def make_management(accounts: Accounts, tenants: Tenants, ratings: Ratings) -> FastAPI:
     """The application for everything but charging requests and health."""
     app = FastAPI(title="MVNO in a box OCS", version="1", docs_url=None, redoc_url=None)
     app.state.tenants = tenants
@@ -63,6 +65,20 @@ def make_management(accounts: Accounts, tenants: Tenants) -> FastAPI:
         if document is None:
             raise Problem(404, None, "there is no such account")
         return Response(json.dumps(document, default=_plain), media_type="application/json")
+
+    @app.put("/ocs/v1/rating", status_code=204)
+    async def put_rating(body: Rating, brand: Brand) -> Response:
+        """Replace what the brand sells by the unit: zones, hours, destinations, tariffs. Repeating it changes nothing."""
+        await ratings.put(brand, body)
+        return Response(status_code=204)
+
+    @app.get("/ocs/v1/rating")
+    async def get_rating(brand: Brand) -> Response:
+        """What the brand sells by the unit."""
+        found = await ratings.read(brand)
+        if found is None:
+            raise Problem(404, None, "the brand has no rating")
+        return JSONResponse(found.model_dump(mode="json", by_alias=True))
 
     @app.put("/ocs/v1/accounts/{account_id}", responses={201: {"description": "The account is new"}})
     async def put_account(account_id: AccountId, body: AccountPut, brand: Brand) -> Response:

@@ -12,6 +12,8 @@ from pydantic import ValidationError
 
 from mvnobox.charging.ledger import Call, Engine, Operation, Reply, Units, create_key, new_ref
 from mvnobox.charging.problems import RETRY, TROUBLE, Problem, database_problem, invalid
+from mvnobox.charging.rating.book import Ratings
+from mvnobox.charging.rating.scene import Circumstances
 from mvnobox.charging.schemas import LARGEST_AMOUNT, ChargingDataRequest
 from mvnobox.charging.settings import OcsSettings
 from mvnobox.charging.tenants import Tenants
@@ -44,8 +46,8 @@ class Fields(Protocol):
 class Nchf:
     """Answers one request: method, path below the API root, Authorization, content type and body → status, fields, body."""
 
-    def __init__(self, engine: Engine, settings: OcsSettings, tenants: Tenants) -> None:
-        self._engine, self._settings, self._tenants = engine, settings, tenants
+    def __init__(self, engine: Engine, settings: OcsSettings, tenants: Tenants, ratings: Ratings) -> None:
+        self._engine, self._settings, self._tenants, self._ratings = engine, settings, tenants, ratings
         self._slices = {group: settings.quota.of(unit) for group, unit in settings.rating_groups.items()}
         self._running = 0
 
@@ -65,7 +67,12 @@ class Nchf:
         self._running += 1
         RUNNING.set(self._running)
         try:
-            reply = await self._engine.charge(self._call(operation, brand, ref, body))
+            request = ChargingDataRequest.model_validate_json(body)
+            units, scene = self._units(request), None
+            if (scenery := await self._ratings.get(brand)) is not None:
+                seen = Circumstances(request.visited, request.called)
+                scene = scenery.told_now(seen, [one.unit for one in units])
+            reply = await self._engine.charge(self._call(operation, brand, ref, request, units, scene))
         except ValidationError as error:
             raise invalid(error.errors(include_url=False, include_input=False, include_context=False)) from None
         except TROUBLE as error:
@@ -82,11 +89,13 @@ class Nchf:
             DENIED.inc(reply.denied)
         return _answer(operation, reply)
 
-    def _call(self, operation: Operation, brand: str, ref: uuid.UUID | None, body: bytes) -> Call:
-        request = ChargingDataRequest.model_validate_json(body)
-        units, sequence = self._units(request), request.invocation_sequence_number
+    def _call(
+        self, operation: Operation, brand: str, ref: uuid.UUID | None, request: ChargingDataRequest,
+        units: list[Units], scene: str | None,
+    ) -> Call:  # fmt: skip
+        sequence = request.invocation_sequence_number
         if operation != "create":
-            return Call(operation, brand, sequence, units, request.notify_uri, ref)
+            return Call(operation, brand, sequence, units, request.notify_uri, ref, scene=scene)
         if request.subscriber_identifier is None:
             raise Problem(
                 400,
@@ -106,7 +115,7 @@ class Nchf:
         )
         return Call(
             operation, brand, sequence, units, request.notify_uri, new_ref(), request.subscriber_identifier, key,
-            stamp, request.retransmission_indicator,
+            stamp, request.retransmission_indicator, scene,
         )  # fmt: skip
 
     def _units(self, request: ChargingDataRequest) -> list[Units]:

@@ -94,6 +94,63 @@ class NfIdentification(Incoming):
     n_f_name: str | None = Field(default=None, max_length=100, alias="nFName", pattern=PLAIN)
 
 
+class PlmnId(Incoming):
+    """TS 29.571 clause 5.4.4.3."""
+
+    mcc: Annotated[str, Field(pattern=r"^[0-9]{3}$")]
+    mnc: Annotated[str, Field(pattern=r"^[0-9]{2,3}$")]
+
+
+class Tai(Incoming):
+    plmn_id: PlmnId
+
+
+class Location(Incoming):
+    """NrLocation and EutraLocation (TS 29.571 clauses 5.4.4.8, 5.4.4.9), as far as they say a network."""
+
+    tai: Tai | None = None
+
+
+class UserLocation(Incoming):
+    nr_location: Location | None = None
+    eutra_location: Location | None = None
+
+    @property
+    def network(self) -> PlmnId | None:
+        for location in (self.nr_location, self.eutra_location):
+            if location is not None and location.tai is not None:
+                return location.tai.plmn_id
+        return None
+
+
+class PduSessionInformation(Incoming):
+    serving_cn_plmn_id: PlmnId | None = Field(default=None, alias="servingCNPlmnId")
+
+
+class ServiceSpecific(Incoming):
+    """What PDU session, SMS and IMS charging information have in common. TS 32.291 writes `userLocationinfo`."""
+
+    user_locationinfo: UserLocation | None = None
+
+
+class PduSessionCharging(ServiceSpecific):
+    pdu_session_information: PduSessionInformation | None = None
+
+
+class Recipient(Incoming):
+    recipient_gpsi: Annotated[str, Field(max_length=200, pattern=PLAIN)] | None = Field(
+        default=None, alias="recipientGPSI"
+    )
+
+
+class SmsCharging(ServiceSpecific):
+    recipient_info: Annotated[list[Recipient], Field(max_length=100)] = []
+
+
+class ImsCharging(ServiceSpecific):
+    called_party_address: Annotated[str, Field(max_length=300, pattern=PLAIN)] | None = None
+
+
 class ChargingDataRequest(Incoming):
     """ChargingDataRequest (TS 32.291 clause 6.1.6.2.1.1): the attributes that the ledger needs."""
 
@@ -105,6 +162,30 @@ class ChargingDataRequest(Incoming):
     retransmission_indicator: Annotated[bool, Field(strict=True)] = False
     notify_uri: NotifyUri | None = None
     multiple_unit_usage: Annotated[list[MultipleUnitUsage], Field(max_length=50)] = []
+    pdu_session: PduSessionCharging | None = Field(default=None, alias="pDUSessionChargingInformation")
+    sms: SmsCharging | None = Field(default=None, alias="sMSChargingInformation")
+    ims: ImsCharging | None = Field(default=None, alias="iMSChargingInformation")
+
+    @property
+    def visited(self) -> str | None:
+        """MCC and MNC of the network that serves the subscriber; None: it is not said."""
+        found: PlmnId | None = None
+        if self.pdu_session is not None and self.pdu_session.pdu_session_information is not None:
+            found = self.pdu_session.pdu_session_information.serving_cn_plmn_id
+        for one in (self.pdu_session, self.ims, self.sms):
+            if found is None and one is not None and one.user_locationinfo is not None:
+                found = one.user_locationinfo.network
+        return None if found is None else found.mcc + found.mnc
+
+    @property
+    def called(self) -> str | None:
+        """The called party or the first recipient of a message; None: it is not said."""
+        if self.ims is not None and self.ims.called_party_address is not None:
+            return self.ims.called_party_address
+        for one in self.sms.recipient_info if self.sms is not None else ():
+            if one.recipient_gpsi is not None:
+                return "+" + one.recipient_gpsi.removeprefix("msisdn-").removeprefix("+")
+        return None
 
 
 class GrantedUnit(Incoming):
@@ -165,6 +246,9 @@ class AccountPut(Closed):
     currency: Annotated[str, Field(pattern="^[A-Z]{3}$")]
     timezone: Annotated[str, AfterValidator(_zone)] = "UTC"
     status: Status = "active"
+    tariff: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")] | None = Field(
+        default=None, description="one of the rating's tariffs; none: allowances only"
+    )
 
 
 class AccountPatch(Closed):

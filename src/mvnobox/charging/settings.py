@@ -34,7 +34,9 @@ class OcsSettings(Settings):
     replies_kept_seconds: int = Field(
         default=604_800, ge=3600, le=10**8, description="an ended session's replies are forgotten after"
     )
-    rating_groups: dict[int, Unit] = Field(default={1: "octets"})
+    rating_groups: dict[int, Unit] = Field(
+        default={1: "octets", 2: "seconds", 3: "messages"}, description="a rating group's unit: data, calls, messages"
+    )
     database_connections: int = Field(default=8, ge=2, le=50)
     diameter: DiameterSettings | None = Field(default=None, description="Gy and Ro; absent: not served")
     requests_at_once: int = Field(default=256, ge=1, le=10_000, description="more are answered 503 NF_CONGESTION")

@@ -23,6 +23,8 @@ app = typer.Typer(
 )
 ledger = typer.Typer(help="The OCS's books.", no_args_is_help=True)
 app.add_typer(ledger, name="ledger")
+rate = typer.Typer(help="What plans sell by the unit.", no_args_is_help=True)
+app.add_typer(rate, name="rate")
 operator = typer.Typer(help="Brands whose core the cluster's open5gs-operator runs.", no_args_is_help=True)
 app.add_typer(operator, name="operator")
 
@@ -187,6 +189,32 @@ def ledger_check(env: EnvOption = "dev", as_json: JsonOption = False) -> None:
         out.print(f"{len(found.differences)} differences")
     if found.differences:
         raise typer.Exit(1)
+
+
+@rate.command("explain")
+def rate_explain(
+    plan: Annotated[str, typer.Option(help="The plan's id.")],
+    brand: BrandOption = "silverline",
+    data: Annotated[str | None, typer.Option(help="So much data, for instance '20 MB'.")] = None,
+    voice: Annotated[str | None, typer.Option(help="A call of this length, for instance '90 s'.")] = None,
+    sms: Annotated[int | None, typer.Option(help="So many messages.")] = None,
+    to: Annotated[str | None, typer.Option(help="The called number, as it is dialled.")] = None,
+    visited: Annotated[str | None, typer.Option(help="The visited network's MCC and MNC; none: at home.")] = None,
+    at: Annotated[str | None, typer.Option(help="When, for instance 2026-12-31T20:15; none: now.")] = None,
+    left: Annotated[str | None, typer.Option(help="What is left of the allowance; none said: a fresh period.")] = None,
+    balance: Annotated[str | None, typer.Option(help="The money on the balance, for instance 5.00.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Which bucket pays what of a use on a plan, at what price and why."""
+    from mvnobox.cli.rating import Use, explain_use, print_explanation
+    from mvnobox.deploy.brands import find_brand
+
+    use = Use(data=data, voice=voice, sms=sms, to=to, visited=visited, at=at, left=left, balance=balance)
+    found = explain_use(find_brand(brand)[1], plan, use)
+    if as_json:
+        print_json(found)
+    else:
+        print_explanation(found)
 
 
 @operator.command("sync")

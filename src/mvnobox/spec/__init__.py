@@ -17,6 +17,7 @@ from mvnobox.spec.brand import (
 from mvnobox.spec.conflicts import check_together
 from mvnobox.spec.country import Country, country, country_codes
 from mvnobox.spec.loading import InvalidSpec, Problem, load_brand, parse_brand
+from mvnobox.spec.rating import minor_units, rating_document
 from mvnobox.spec.schema import brand_schema
 
 __all__ = [
@@ -35,5 +36,7 @@ __all__ = [
     "country",
     "country_codes",
     "load_brand",
+    "minor_units",
     "parse_brand",
+    "rating_document",
 ]

@@ -9,60 +9,24 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     AnyUrl,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
     Field,
     IPvAnyAddress,
-    PlainSerializer,
     PrivateAttr,
     ValidationInfo,
     field_validator,
     model_validator,
 )
-from pydantic.alias_generators import to_camel
 
 from mvnobox.spec.colour import contrast
 from mvnobox.spec.country import TEST_MCCS, Country, country, country_codes
+from mvnobox.spec.parts import E164, HexColour, Locale, LocalText, Model, Money, Period, Slug
+from mvnobox.spec.rates import Rate, RoamingZone, TimeBand, overlap
 from mvnobox.spec.units import BitRate, Octets, OctetsOrUnlimited, SecondsOrUnlimited
-
-Slug = Annotated[str, Field(pattern=r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$", min_length=2, max_length=20)]
-E164 = Annotated[str, Field(pattern=r"^\+[1-9]\d{6,14}$", examples=["+33639980000"])]
-Locale = Annotated[str, Field(pattern=r"^[a-z]{2}-[A-Z]{2}$", examples=["fr-FR"])]
-LocalText = Annotated[dict[Locale, str], Field(min_length=1)]
-"""A text by locale; every locale of the brand has to be there."""
-HexColour = Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$", examples=["#1b4965"])]
-Period = Annotated[str, Field(pattern=r"^P([1-9]\d?D|[1-9]\d?W|[1-9]\d?M)$", examples=["P1M", "P30D"])]
-"""An ISO 8601 duration of whole days, weeks or months."""
-ClockTime = Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$", examples=["08:00"])]
-
-
-def _money(value: Any) -> Any:
-    if isinstance(value, float):
-        raise ValueError("write a price in quotes, for instance '9.99': a bare number is rounded on the way")
-    return value
-
-
-Money = Annotated[
-    Decimal,
-    BeforeValidator(_money),
-    Field(ge=0, le=100_000, decimal_places=2),
-    PlainSerializer(lambda value: str(value), return_type=str, when_used="json"),
-]
-"""An amount of the brand's currency, tax as the country pack says."""
 
 # Names that are namespaces or stacks of the platform itself.
 RESERVED_NAMES = ("platform", "kube-system", "default", "public", "mvno", "ocs", "directory")
 # Address space that the cluster and the node use themselves.
 RESERVED_POOLS = ("10.96.0.0/16", "10.244.0.0/16", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4")
-
-
-class Model(BaseModel):
-    """Frozen and closed: an unknown key is an error that lists the known ones."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, alias_generator=to_camel, populate_by_name=True, str_strip_whitespace=True
-    )
 
 
 class LegalEntity(Model):
@@ -206,7 +170,18 @@ class DestinationGroup(Model):
 
     id: Slug
     name: LocalText
-    numbers: list[E164] = Field(min_length=1, max_length=10_000)
+    numbers: list[E164] = Field(default_factory=list, max_length=10_000)
+    prefixes: list[Annotated[str, Field(pattern=r"^\+[1-9]\d{0,13}$")]] = Field(
+        default_factory=list,
+        max_length=1000,
+        description="what numbers begin with, for instance +49; the longest counts",
+    )
+
+    @model_validator(mode="after")
+    def _has_some(self) -> DestinationGroup:
+        if not self.numbers and not self.prefixes:
+            raise ValueError("has neither numbers nor prefixes: give at least one")
+        return self
 
 
 class Allowances(Model):
@@ -215,6 +190,7 @@ class Allowances(Model):
     data: OctetsOrUnlimited | None = None
     voice: SecondsOrUnlimited | None = None
     sms: Annotated[int, Field(ge=1, le=1_000_000)] | Literal["unlimited"] | None = None
+    balance: Money | None = Field(default=None, gt=0, description="money, for what a plan's rates sell by the unit")
 
 
 class FairUse(Model):
@@ -255,13 +231,14 @@ class Plan(Model):
     fair_use: FairUse | None = None
     rollover: Rollover | None = None
     free_destinations: list[Slug] = Field(default_factory=list)
+    rates: list[Rate] = Field(default_factory=list, max_length=100, description="the first that fits a use decides")
     top_ups: list[Slug] = Field(default_factory=list)
     sellable: bool = Field(default=True, description="false: only the operator can order it, customers never see it")
 
     @model_validator(mode="after")
     def _sells_something(self) -> Plan:
-        if self.allowances == Allowances() and not self.free_destinations:
-            raise ValueError("has no allowance at all: give data, voice, sms or freeDestinations")
+        if self.allowances == Allowances() and not self.free_destinations and not self.rates:
+            raise ValueError("has no allowance at all: give data, voice, sms, balance, rates or freeDestinations")
         return self
 
 
@@ -319,7 +296,12 @@ class BrandSpec(Model):
     theme: Theme
     slice: Slice
     data_networks: list[DataNetwork] = Field(min_length=1, max_length=8)
-    destination_groups: list[DestinationGroup] = Field(default_factory=list)
+    destination_groups: list[DestinationGroup] = Field(default_factory=list, max_length=50)
+    roaming_zones: list[RoamingZone] = Field(default_factory=list, max_length=50)
+    time_bands: list[TimeBand] = Field(default_factory=list, max_length=20)
+    low_balance: Money | None = Field(
+        default=None, gt=0, description="customers are told when their balance falls below"
+    )
     plans: list[Plan] = Field(min_length=1, max_length=50)
     top_ups: list[TopUp] = Field(default_factory=list)
     reminders: list[Reminder] = Field(default_factory=list)
@@ -390,7 +372,7 @@ class BrandSpec(Model):
                     )
         return value
 
-    @field_validator("plans", "top_ups", "destination_groups", "reminders")
+    @field_validator("plans", "top_ups", "destination_groups", "reminders", "roaming_zones", "time_bands")
     @classmethod
     def _unique(cls, value: list[Any]) -> list[Any]:
         seen: set[str] = set()
@@ -398,6 +380,13 @@ class BrandSpec(Model):
             if item.id in seen:
                 raise ValueError(f"{item.id!r} is there twice")
             seen.add(item.id)
+        return value
+
+    @field_validator("time_bands")
+    @classmethod
+    def _one_at_a_time(cls, value: list[TimeBand]) -> list[TimeBand]:
+        if (both := overlap(value)) is not None:
+            raise ValueError(f"{both[0]!r} and {both[1]!r} overlap: a moment belongs to one of them")
         return value
 
     # The file's own data, as written ("2 GB"), for those who must hand the file on.
@@ -440,7 +429,7 @@ class BrandSpec(Model):
             period="P1D",
             payment="prepaid",
             dnn=self.data_networks[0].name,
-            allowances=Allowances.model_construct(data=_verification_allowance(), voice=None, sms=None),
+            allowances=Allowances.model_construct(data=_verification_allowance()),
             top_ups=[top_up.id for top_up in self.top_ups],
             sellable=False,
         )

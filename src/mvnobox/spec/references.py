@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from typing import Any
 from zoneinfo import available_timezones
 
+from mvnobox.spec.rates import ELSEWHERE, HOME, OTHER
+
 Location = tuple[str | int, ...]
 Finding = tuple[Location, object, str]
 _LOCALE = re.compile(r"^[a-z]{2}-[A-Z]{2}$")
@@ -51,9 +53,43 @@ def _plan_problems(data: dict[str, Any]) -> Iterator[Finding]:
         if isinstance(plan.get("dnn"), str) and plan["dnn"] not in networks:
             yield (*where, "dnn"), plan["dnn"], f"one of dataNetworks: {', '.join(networks) or 'none'}"
         for key, (source, names) in known.items():
-            for index, name in enumerate(plan[key] if isinstance(plan.get(key), list) else []):
-                if isinstance(name, str) and name not in names:
-                    yield (*where, key, index), name, f"one of {source}: {', '.join(names) or 'none'}"
+            yield from _unknown(plan, key, where, source, names)
+        rates = {
+            "to": ("destinationGroups", [*_names(data, "destinationGroups", "id"), OTHER]),
+            "zones": ("roamingZones", [*_names(data, "roamingZones", "id"), HOME, ELSEWHERE]),
+            "at": ("timeBands", [*_names(data, "timeBands", "id"), OTHER]),
+        }
+        for index, rate in _list(plan, "rates"):
+            for key, (source, names) in rates.items():
+                yield from _unknown(rate, key, (*where, "rates", index), source, names)
+
+
+def _unknown(item: dict[str, Any], key: str, where: Location, source: str, names: list[str]) -> Iterator[Finding]:
+    """Names in a list that lead nowhere."""
+    for index, name in enumerate(item[key] if isinstance(item.get(key), list) else []):
+        if isinstance(name, str) and name not in names:
+            yield (*where, key, index), name, f"one of {source}: {', '.join(names) or 'none'}"
+
+
+def _rating_problems(data: dict[str, Any]) -> Iterator[Finding]:
+    """Names that the kit has itself, and networks and numbers that stand in two places."""
+    for key, own in (
+        ("destinationGroups", (OTHER, "emergency")),
+        ("roamingZones", (HOME, ELSEWHERE)),
+        ("timeBands", (OTHER,)),
+    ):
+        for number, item in _list(data, key):
+            if item.get("id") in own:
+                yield (key, number, "id"), item["id"], "another id: the kit has this one itself"
+    for key, attributes in (("roamingZones", ("networks",)), ("destinationGroups", ("numbers", "prefixes"))):
+        for attribute in attributes:
+            seen: dict[str, str] = {}
+            for number, item in _list(data, key):
+                for index, value in enumerate(item[attribute] if isinstance(item.get(attribute), list) else []):
+                    if isinstance(value, str):
+                        if value in seen:
+                            yield (key, number, attribute, index), value, f"once: {seen[value]!r} has it already"
+                        seen[value] = str(item.get("id"))
 
 
 def _count(data: dict[str, Any], key: str) -> int | None:
@@ -90,6 +126,7 @@ def reference_problems(data: dict[str, Any]) -> Iterator[Finding]:
     """(path, what was found, what is allowed) for each reference that leads nowhere."""
     yield from _plan_problems(data)
     yield from _pool_problems(data)
+    yield from _rating_problems(data)
     zone = data.get("timezone")
     if isinstance(zone, str) and zone not in available_timezones():
         yield ("timezone",), zone, "an IANA time zone, for instance Europe/Paris"

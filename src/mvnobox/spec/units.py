@@ -71,3 +71,13 @@ SecondsOrUnlimited = Annotated[
     _seconds[0],
     WithJsonSchema({"anyOf": [_UNLIMITED, {"type": "string", "pattern": r"^\d+(\.\d+)? ?(s|min|h)$"}]}),
 ]
+
+
+def parse_octets(value: str | int) -> int:
+    """An amount of data in octets. Raises ValueError."""
+    return int(_parse(value, OCTETS, "an amount of data", "1 MB"))
+
+
+def parse_seconds(value: str | int) -> int:
+    """A duration in seconds. Raises ValueError."""
+    return int(_parse(value, SECONDS, "a duration of calls", "60 s"))

@@ -32,15 +32,15 @@ class Wire:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there, back = await asyncio.open_connection("127.0.0.1", self.target)
-        # The BSS also asks for events, over connections of the same pool.
+        # The BSS also asks for events and tells its rating, over connections of the same pool.
         asking = False
 
         async def carry(source: asyncio.StreamReader, sink: asyncio.StreamWriter, answers: bool) -> None:
             with contextlib.suppress(ConnectionError):
                 nonlocal asking
                 while data := await source.read(65536):
-                    if not answers:
-                        asking = data.startswith(b"GET /ocs/v1/events ")
+                    if not answers and data.startswith((b"GET ", b"PUT ", b"POST ", b"PATCH ")):
+                        asking = data.startswith((b"GET /ocs/v1/events ", b"PUT /ocs/v1/rating "))
                     if not asking:
                         (self.answered if answers else self.seen).set()
                     if self.answers if answers else self.requests:

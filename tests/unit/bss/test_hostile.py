@@ -238,4 +238,4 @@ async def test_lists_page_filter_and_choose(b: httpx.AsyncClient, database: asyn
         assert found.status_code == 200 and found.json()["id"] == one["id"]
         assert set((await b.get(one["href"], params={"fields": "none"})).json()) == {"id", "href", "@type"}
     top_ups = (await b.get(OFFERS, params={"category.name": "topUp"})).json()
-    assert [x["id"] for x in top_ups] == ["encore-1gb", "encore-5gb"]
+    assert [x["id"] for x in top_ups] == ["encore-1gb", "encore-5gb", "encore-credit"]

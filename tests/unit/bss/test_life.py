@@ -190,3 +190,42 @@ async def test_a_number_rests_before_it_is_given_again(
         await database.execute(f"UPDATE bss_{bss.name}.number SET released_at = now() - interval '30 days 1 minute'")
         placed = await client.post(ORDERS, json=order("backstage"))
         assert placed.status_code == 201, placed.text
+
+
+async def test_credit_pays_for_what_the_plan_sells_by_the_unit(
+    b: httpx.AsyncClient, beta: Bss, database: asyncpg.Connection
+) -> None:
+    product = (await line(b, "backstage"))["id"]
+    row = await database.fetchrow(
+        "SELECT p.msisdn, s.imsi FROM bss_beta.product p JOIN bss_beta.sim s ON s.product = p.id WHERE p.id = $1",
+        uuid.UUID(product),
+    )
+    sold = {"product": {"id": product}, "id": str(uuid.uuid4()), "productOffering": {"id": "encore-credit"}}
+    assert (await b.post(f"{BALANCE}/topupBalance", json=sold)).status_code == 201
+
+    async def credit() -> dict[str, Any]:
+        found = (await b.get(f"{BALANCE}/accumulatedBalance", params={"product.id": product})).json()[0]
+        return {one["units"]: one for one in found["totalBalance"]}.get("minor", {})
+
+    assert (await credit())["amount"] == 1000
+    charging = "/nchf-convergedcharging/v3/chargingdata"
+
+    def request(sequence: int, **usage: Any) -> dict[str, Any]:
+        return {
+            "subscriberIdentifier": f"imsi-{row['imsi']}",
+            "nfConsumerIdentification": {"nodeFunctionality": "SMF"},
+            "invocationTimeStamp": "2026-11-24T12:00:00Z",
+            "invocationSequenceNumber": sequence,
+            "multipleUnitUsage": [{"ratingGroup": 1, **usage}],
+            "pDUSessionChargingInformation": {
+                "pduSessionInformation": {"servingCNPlmnId": {"mcc": "310", "mnc": "260"}}
+            },
+        }
+
+    async with beta.ocs() as ocs:
+        opened = await ocs.post(charging, json=request(1, requestedUnit={"totalVolume": 5_000_000}))
+        assert opened.status_code == 201, opened.text
+        used = [{"localSequenceNumber": 1, "totalVolume": 4_550_000}]
+        await ocs.post(f"{opened.headers['location']}/release", json=request(2, usedUnitContainer=used))
+    # 4.6 MB at two cents, out of the credit; the plan's gigabytes stand.
+    assert (await credit())["amount"] == 991

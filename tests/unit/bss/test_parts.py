@@ -77,10 +77,12 @@ def test_open5gs_document_of_a_plan() -> None:
 def test_fair_use_is_a_slowed_bucket_after_everything_else() -> None:
     until = dt.datetime(2030, 1, 1, tzinfo=dt.UTC)
     found = {
-        one["source"]: one for one in catalog.plan_buckets(BRAND.plan("serenite"), until) if one["unit"] == "octets"
+        one["source"]: one
+        for one in catalog.plan_buckets(BRAND, BRAND.plan("serenite"), until)
+        if one["unit"] == "octets"
     }
     full, slowed = found["plan:serenite"], found["plan:serenite:slowed"]
     assert (full["amount"], slowed["throttle"]) == (5_000_000_000, "dl=512000;ul=512000")
     assert full["priority"] < slowed["priority"] and "throttle" not in full
     assert slowed["amount"] > 10**15 and slowed["validUntil"] == until.isoformat()
-    assert all("throttle" not in one for one in catalog.plan_buckets(BRAND.plan("essentiel"), until))
+    assert all("throttle" not in one for one in catalog.plan_buckets(BRAND, BRAND.plan("essentiel"), until))

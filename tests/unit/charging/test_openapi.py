@@ -23,6 +23,8 @@ OPERATIONS = [
     ("POST", NCHF),
     ("POST", NCHF + "/{ChargingDataRef}/update"),
     ("POST", NCHF + "/{ChargingDataRef}/release"),
+    ("PUT", "/ocs/v1/rating"),
+    ("GET", "/ocs/v1/rating"),
     ("PUT", ACCOUNT),
     ("PATCH", ACCOUNT),
     ("POST", ACCOUNT + "/grants"),

@@ -235,7 +235,10 @@ class Everyone:
     async def refund(self, customer: Customer, request: uuid.UUID, unit: str, amount: int) -> None:
         return None
 
-    async def price(self, customer: Customer, rating_group: int, unit: str, amount: int) -> Any:
+    async def price(self, customer: Customer, seen: Any, unit: str, amount: int) -> Any:
+        return None
+
+    async def scenery(self, brand: str) -> Any:
         return None
 
 

@@ -201,6 +201,10 @@ class CreditControl:
                     brand = await self._book.brand_of(ref) if operation != "create" else None
             if brand is None:
                 return reply or Reply("unknown", None, None, 0, 0)
+            scenery = await self._book.scenery(brand)
+            scene = None
+            if scenery is not None:
+                scene = scenery.told_now(request.circumstances, [one.unit for one in units])
             reply = await self._engine.charge(
                 Call(
                     operation,
@@ -214,6 +218,7 @@ class CreditControl:
                     dt.datetime.now(dt.UTC) if operation == "create" else None,
                     # A Session-Id is never used twice (RFC 6733 section 8.8): the same initial request is a repeat.
                     True,
+                    scene,
                 )
             )
             if reply.outcome != "unknown":
@@ -247,7 +252,9 @@ class CreditControl:
                 once = uuid.uuid5(base, f"refund {request.number} {number}")
                 await self._book.refund(customer, once, unit, amount)
             return Result.SUCCESS, self._units_back(request, wishes, customer)
-        prices = [await self._book.price(customer, group, unit, amount) for _, group, unit, amount in wishes]
+        prices = [
+            await self._book.price(customer, request.circumstances, unit, amount) for _, _, unit, amount in wishes
+        ]
         if any(price is None for price in prices):
             raise DiameterError(Result.RATING_FAILED, "no tariff says what this costs")
         return Result.SUCCESS, [cost(Avp.COST_INFORMATION, *price) for price in prices if price is not None]

@@ -7,7 +7,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from mvnobox.charging.diameter.circumstances import circumstances
 from mvnobox.charging.diameter.ignored import IGNORED
+from mvnobox.charging.rating.scene import Circumstances
 from mvnobox.diameter import codec
 from mvnobox.diameter.codec import DiameterError, Found, split, text, unsigned32, unsigned64
 from mvnobox.diameter.codes import MANDATORY, TGPP, Avp, RequestType, Result
@@ -16,7 +18,7 @@ _ONCE = frozenset(
     {
         Avp.SESSION_ID, Avp.ORIGIN_HOST, Avp.ORIGIN_REALM, Avp.DESTINATION_REALM, Avp.DESTINATION_HOST,
         Avp.AUTH_APPLICATION_ID, Avp.SERVICE_CONTEXT_ID, Avp.CC_REQUEST_TYPE, Avp.CC_REQUEST_NUMBER,
-        Avp.REQUESTED_ACTION, Avp.REQUESTED_SERVICE_UNIT, Avp.RATING_GROUP,
+        Avp.REQUESTED_ACTION, Avp.REQUESTED_SERVICE_UNIT, Avp.RATING_GROUP, Avp.SERVICE_INFORMATION,
     }
 )  # fmt: skip
 _SEVERAL = frozenset({Avp.MULTIPLE_SERVICES_CREDIT_CONTROL, Avp.SUBSCRIPTION_ID, Avp.USED_SERVICE_UNIT, Avp.PROXY_INFO})
@@ -62,7 +64,7 @@ class CreditRequest:
     """A CCR. `read` fills it step by step, so that a refusal can repeat what was understood before it."""
 
     __slots__ = (
-        "action", "context", "destination_host", "destination_realm", "grouped", "number", "origin_host",
+        "action", "circumstances", "context", "destination_host", "destination_realm", "grouped", "number", "origin_host",
         "origin_realm", "proxies", "services", "session_id", "subscribers", "type",
     )  # fmt: skip
 
@@ -77,6 +79,7 @@ class CreditRequest:
         self.services: list[Service] = []
         self.grouped = False
         self.proxies: list[bytes] = []
+        self.circumstances = Circumstances()
 
     def read(self, data: bytes, start: int, end: int) -> None:
         """Fill from the AVPs between two offsets. Raises DiameterError."""
@@ -94,6 +97,8 @@ class CreditRequest:
             self.action = unsigned32(data, action)
             if self.action > 3:
                 raise DiameterError(Result.INVALID_AVP_VALUE, "Requested-Action is not known", codec.raw(data, action))
+        if (information := once.get(Avp.SERVICE_INFORMATION)) is not None:
+            self.circumstances = circumstances(data, information)
         groups: list[Found] = []
         plain = Service()
         for avp in several:

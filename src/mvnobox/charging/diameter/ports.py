@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import time
 import uuid
 from typing import NamedTuple, Protocol
@@ -9,6 +10,11 @@ from typing import NamedTuple, Protocol
 import asyncpg
 
 from mvnobox.charging.accounts import Accounts
+from mvnobox.charging.diameter.currencies import CURRENCIES
+from mvnobox.charging.rating.book import Ratings
+from mvnobox.charging.rating.document import HOME, OTHER, SERVICES
+from mvnobox.charging.rating.price import Terms
+from mvnobox.charging.rating.scene import Circumstances, Scenery
 from mvnobox.charging.schemas import BucketGrant, Grant, Unit
 
 
@@ -48,8 +54,12 @@ class Book(Protocol):
         """Give something back, once a request."""
         ...
 
-    async def price(self, customer: Customer, rating_group: int, unit: Unit, amount: int) -> Price | None:
-        """What an amount would cost; None if no tariff says."""
+    async def price(self, customer: Customer, seen: Circumstances, unit: Unit, amount: int) -> Price | None:
+        """What an amount would cost here and now beyond the allowances; None if no tariff says."""
+        ...
+
+    async def scenery(self, brand: str) -> Scenery | None:
+        """What a brand sells by the unit; None: nothing."""
         ...
 
 
@@ -60,8 +70,8 @@ class PostgresBook:
     REMEMBERED_SECONDS = 60.0
     REMEMBERED = 200_000
 
-    def __init__(self, pool: asyncpg.Pool) -> None:
-        self._pool, self._accounts = pool, Accounts(pool)
+    def __init__(self, pool: asyncpg.Pool, ratings: Ratings) -> None:
+        self._pool, self._accounts, self._ratings = pool, Accounts(pool), ratings
         self._known: dict[str, tuple[float, Customer]] = {}
 
     async def find(self, subscribers: list[str], fresh: bool = False) -> Customer | None:
@@ -99,6 +109,23 @@ class PostgresBook:
         bucket = BucketGrant(unit=unit, amount=amount, source=f"refund:{request}")
         await self._accounts.grant(customer.brand, customer.account, Grant(request_id=request, buckets=[bucket]))
 
-    async def price(self, customer: Customer, rating_group: int, unit: Unit, amount: int) -> Price | None:
-        # The ledger keeps allowances; what a unit costs is the plan's affair.
-        return None
+    async def scenery(self, brand: str) -> Scenery | None:
+        return await self._ratings.get(brand)
+
+    async def price(self, customer: Customer, seen: Circumstances, unit: Unit, amount: int) -> Price | None:
+        scenery, number = await self._ratings.get(customer.brand), CURRENCIES.get(customer.currency, (None, 2))[0]
+        service = SERVICES.get(unit)
+        if scenery is None or service is None or number is None:
+            return None
+        tariff = await self._pool.fetchval(
+            "SELECT tariff FROM account WHERE brand = $1 AND account_id = $2",
+            customer.brand, customer.account, timeout=5,
+        )  # fmt: skip
+        scene = scenery.scene(seen, dt.datetime.now(dt.UTC))
+        rating = scenery.rating
+        rule = rating.rule(tariff, service, scene.zone or HOME, scene.destination or OTHER, scene.band)
+        if rule.free:
+            return Price(0, 0, number)
+        if rule.price is None:
+            return None
+        return Price(Terms.of(rule, rating.rounding).cost(amount), -rating.minor_digits, number)
