@@ -10,7 +10,15 @@ import pulumi
 from components.brand import Brand, BrandArgs, BrandSecrets
 from components.cluster import cluster_provider
 from components.platform import Platform, PlatformArgs, PlatformSecrets
-from components.settings import brand_file, epc_from, images_from, layer_of, slices_from
+from components.settings import (
+    brand_file,
+    epc_from,
+    images_from,
+    layer_of,
+    monitoring_from,
+    roaming_from,
+    slices_from,
+)
 from mvnobox.errors import KitError
 from mvnobox.render import BrandPlan, PlatformPlan
 from mvnobox.spec import load_brand
@@ -25,6 +33,8 @@ def platform(config: pulumi.Config, env: str) -> None:
         storage_class=config.get("storageClass"),
         slices=slices_from(config.get_object("slices")),
         epc=epc_from(config.get_object("epc")),
+        roaming=roaming_from(config.get_object("roaming")),
+        monitoring_namespace=monitoring_from(config.get("monitoringNamespace")),
     )
     secrets = PlatformSecrets(
         postgres_password=config.require_secret("postgresPassword"),
@@ -51,6 +61,7 @@ def brand(config: pulumi.Config, env: str) -> None:
         core=config.get("core") or "simulated",  # type: ignore[arg-type]
         public_url=config.get("publicUrl"),
         epc=epc_from(config.get_object("epc")),
+        monitoring_namespace=monitoring_from(config.get("monitoringNamespace")),
     )
     secrets = BrandSecrets(
         bss_password=config.require_secret("bssPassword"),

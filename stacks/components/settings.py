@@ -10,7 +10,7 @@ from typing import Any
 import pulumi
 
 from mvnobox.errors import BadInput
-from mvnobox.render import CoreSlice, Epc, Images, Plmn
+from mvnobox.render import CoreSlice, Epc, Images, Plmn, Roaming
 
 _STACK = re.compile(r"^(?P<layer>[a-z][a-z0-9-]*)\.(?P<env>[a-z][a-z0-9-]{0,15})$")
 
@@ -52,6 +52,20 @@ def slices_from(value: Any) -> tuple[CoreSlice, ...]:
 def epc_from(value: Any) -> Epc | None:
     """The setting `epc`, 4G: docs/open5gs.md."""
     return Epc.of_setting(value)
+
+
+def roaming_from(value: Any) -> Roaming | None:
+    """The setting `roaming`, the SEPP: docs/open5gs.md."""
+    return Roaming.of_setting(value)
+
+
+def monitoring_from(value: str | None) -> str | None:
+    """The setting `monitoringNamespace`: whose pods may read metrics."""
+    if value is not None and not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", value):
+        raise BadInput(
+            f"the setting monitoringNamespace is {value!r}", "the name of a namespace, for instance monitoring"
+        )
+    return value
 
 
 def brand_file(path: str) -> Path:

@@ -16,8 +16,10 @@ from mvnobox.render import (
     DiameterPeer,
     Epc,
     Images,
+    Partner,
     PlatformPlan,
     Release,
+    Roaming,
     brand_releases,
     platform_releases,
 )
@@ -42,6 +44,10 @@ EPC = Epc(
     test_peers=True,
 )
 EPC_PLATFORM = dataclasses.replace(REAL_PLATFORM, env="lte", epc=EPC)
+ROAMING = Roaming(
+    "208", "93", "sepp-tls", (Partner("262", "01", ("203.0.113.0/28",), address="203.0.113.7"),), service="LoadBalancer"
+)
+EDGE_PLATFORM = dataclasses.replace(REAL_PLATFORM, env="edge", roaming=ROAMING, monitoring_namespace="monitoring")
 EPC_BRAND = dataclasses.replace(REAL_BRAND, env="lte", epc=EPC)
 SIMULATED = [*platform_releases(PLATFORM), *brand_releases(BRAND)]
 REAL = [
@@ -54,7 +60,15 @@ WITH_4G = [
     for release in [*platform_releases(EPC_PLATFORM), *brand_releases(EPC_BRAND)]
     if release.chart in ("open5gs", "ocs", "hostnetwork")
 ]
-RELEASES = [*SIMULATED, *REAL, *WITH_4G]
+EDGE = [
+    release
+    for release in [
+        *platform_releases(EDGE_PLATFORM),
+        *brand_releases(dataclasses.replace(REAL_BRAND, env="edge", monitoring_namespace="monitoring")),
+    ]
+    if release.chart == "open5gs"
+]
+RELEASES = [*SIMULATED, *REAL, *WITH_4G, *EDGE]
 
 
 def objects(helm: Path, release: Release) -> list[dict[str, Any]]:

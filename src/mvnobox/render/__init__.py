@@ -7,6 +7,7 @@ from mvnobox.render.open5gs import CoreSlice, Plmn
 from mvnobox.render.operator import core_input, operator_core
 from mvnobox.render.platform import PlatformPlan, platform_namespaces, platform_releases
 from mvnobox.render.release import Images, Namespace, Release
+from mvnobox.render.roaming import Partner, Roaming
 
 __all__ = [
     "BrandPlan",
@@ -15,9 +16,11 @@ __all__ = [
     "Epc",
     "Images",
     "Namespace",
+    "Partner",
     "PlatformPlan",
     "Plmn",
     "Release",
+    "Roaming",
     "brand_namespaces",
     "brand_releases",
     "brand_resources",

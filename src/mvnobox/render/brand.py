@@ -35,6 +35,8 @@ class BrandPlan:
     public_url: str | None = None
     # The platform's 4G; a brand that it does not name has none.
     epc: Epc | None = None
+    # Whose pods may read metrics; None: nobody.
+    monitoring_namespace: str | None = None
 
     @property
     def namespace(self) -> str:
@@ -148,9 +150,15 @@ def brand_releases(plan: BrandPlan) -> list[Release]:
         ]
     else:
         epc = plan.epc if plan.epc and plan.brand.name in plan.epc.brands else None
+        seen_by = plan.monitoring_namespace
         releases += [
-            Release("core", "open5gs", plan.namespace, session_management(context, peers, plan.images, epc)),
-            Release("user-plane", "open5gs", plan.user_plane_namespace, user_plane(context, peers, plan.images, epc)),
+            Release("core", "open5gs", plan.namespace, session_management(context, peers, plan.images, epc, seen_by)),
+            Release(
+                "user-plane",
+                "open5gs",
+                plan.user_plane_namespace,
+                user_plane(context, peers, plan.images, epc, seen_by),
+            ),
             Release("ran", "ueransim", plan.user_plane_namespace, lab_ran(context, peers, plan.images)),
         ]
         if epc and epc.test_peers:

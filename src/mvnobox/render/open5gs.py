@@ -10,6 +10,7 @@ from mvnobox.errors import BadInput
 from mvnobox.render.engine import render_template
 from mvnobox.render.epc import DIAMETER_PORT, Epc, diameter_files, pool_ranges
 from mvnobox.render.release import CLUSTER_DOMAIN, Images, image_values
+from mvnobox.render.roaming import N32_PORT, Roaming
 from mvnobox.spec import BrandSpec
 
 # UEs that each function makes room for at its start.
@@ -58,17 +59,24 @@ def _function(name: str, ports: Iterable[Mapping[str, Any]], config: str, **more
     return {"name": name, "ports": [dict(port) for port in ports], "config": config, **more}
 
 
-def _base(images: Images) -> dict[str, Any]:
+def _base(images: Images, monitoring_namespace: str | None = None) -> dict[str, Any]:
     values: dict[str, Any] = {"image": image_values(images.open5gs)}
+    if monitoring_namespace:
+        values["monitoringNamespace"] = monitoring_namespace
     if images.sctp:
         values["sctpOverTcp"] = {"enabled": True, "image": image_values(images.sctp)}
     return values
 
 
 def control_plane(
-    namespace: str, slices: Iterable[CoreSlice], images: Images, epc: Epc | None = None
+    namespace: str,
+    slices: Iterable[CoreSlice],
+    images: Images,
+    epc: Epc | None = None,
+    roaming: Roaming | None = None,
+    monitoring_namespace: str | None = None,
 ) -> dict[str, Any]:
-    """The functions that brands share."""
+    """The functions that brands share. Raises BadInput."""
     known = sorted(set(slices), key=lambda one: (one.plmn.mcc, one.plmn.mnc, one.sst, one.sd or ""))
     plmns = list(dict.fromkeys(one.plmn for one in known))
     if len(plmns) > MOST_PLMNS:
@@ -96,13 +104,29 @@ def control_plane(
             ports.append({"name": "n2", "port": N2_PORT, "protocol": "TCP" if images.sctp else "SCTP"})
             more = {"sctp": True}
         functions.append(_function(name, ports, render_template(f"open5gs/{name}.yaml.j2", **context), **more))
+    values = {**_base(images, monitoring_namespace), "functions": functions, "peers": {"platformNamespace": namespace}}
+    if roaming is not None:
+        functions.append(_sepp(context, roaming))
+        values["roaming"] = roaming.values
     if epc is None:
-        return {**_base(images), "functions": functions, "peers": {"platformNamespace": namespace}}
+        return values
     for name, fixed in {**_EPC, **(_SERVING_GATEWAY if epc.serving_gateway else {})}.items():
         full = {**context, "epc": epc}
         files = {"files": diameter_files(name, full)} if name in _EPC else {}
         functions.append(_function(name, fixed, render_template(f"open5gs/{name}.yaml.j2", **full), **files))
-    return {**_base(images), "functions": functions, "peers": {"platformNamespace": namespace}, "epc": epc.values}
+    return {**values, "epc": epc.values}
+
+
+def _sepp(context: Mapping[str, Any], roaming: Roaming) -> dict[str, Any]:
+    """The edge towards roaming partners. Raises BadInput where no brand has the PLMN that it speaks for."""
+    if not any((one.mcc, one.mnc) == (roaming.mcc, roaming.mnc) for one in context["plmns"]):
+        known = ", ".join(f"{one.mcc}-{one.mnc}" for one in context["plmns"]) or "none"
+        raise BadInput(f"the SEPP is {roaming.mcc}-{roaming.mnc}'s, and no brand has this PLMN", f"one of {known}")
+    config = render_template("open5gs/sepp.yaml.j2", **context, roaming=roaming, n32_port=N32_PORT)
+    n32 = {"name": "n32", "port": N32_PORT, "protocol": "TCP"}
+    return _function(
+        "sepp", [SBI, n32], config, tlsSecret=roaming.tls_secret, outside={"type": roaming.service, "port": n32}
+    )
 
 
 def _of_brand(context: Mapping[str, Any]) -> dict[str, Any]:
@@ -118,13 +142,17 @@ def _of_brand(context: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def session_management(
-    context: Mapping[str, Any], peers: Mapping[str, str], images: Images, epc: Epc | None = None
+    context: Mapping[str, Any],
+    peers: Mapping[str, str],
+    images: Images,
+    epc: Epc | None = None,
+    monitoring_namespace: str | None = None,
 ) -> dict[str, Any]:
     """A brand's SMF and, with 4G, its packet gateway."""
     brand: BrandSpec = context["brand"]
     full = {**_of_brand(context), "ranges": pool_ranges(brand) if epc else {}, "epc": epc}
     functions = [_function("smf", [SBI, PFCP, METRICS], render_template("open5gs/smf.yaml.j2", **full))]
-    values = {**_base(images), "brand": brand.name, "functions": functions, "peers": dict(peers)}
+    values = {**_base(images, monitoring_namespace), "brand": brand.name, "functions": functions, "peers": dict(peers)}
     if epc:
         config = render_template("open5gs/pgwc.yaml.j2", **full)
         files = diameter_files("pgwc", full)
@@ -134,14 +162,18 @@ def session_management(
 
 
 def user_plane(
-    context: Mapping[str, Any], peers: Mapping[str, str], images: Images, epc: Epc | None = None
+    context: Mapping[str, Any],
+    peers: Mapping[str, str],
+    images: Images,
+    epc: Epc | None = None,
+    monitoring_namespace: str | None = None,
 ) -> dict[str, Any]:
     """A brand's UPF, with its devices and rules made by an init container."""
     full = _of_brand(context)
     config = render_template("open5gs/upf.yaml.j2", **full)
     prepare = render_template("open5gs/upf.sh.j2", **full)
     return {
-        **_base(images),
+        **_base(images, monitoring_namespace),
         "brand": context["brand"].name,
         "functions": [_function("upf", [PFCP, GTPU, METRICS], config, userPlane=True, prepare=prepare)],
         "prepareImage": image_values(images.coresim),

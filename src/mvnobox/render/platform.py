@@ -9,6 +9,7 @@ from mvnobox.render.engine import render_template
 from mvnobox.render.epc import Epc
 from mvnobox.render.open5gs import SBI, CoreSlice, control_plane
 from mvnobox.render.release import CLUSTER_DOMAIN, DATABASE, QUOTA_OCTETS, Images, Namespace, Release, image_values
+from mvnobox.render.roaming import Roaming
 
 # A brand may also run on the core of the cluster's open5gs-operator; the platform has nothing of it.
 Core = Literal["simulated", "open5gs"]
@@ -28,6 +29,10 @@ class PlatformPlan:
     slices: tuple[CoreSlice, ...] = ()
     # 4G beside 5G, on Open5GS only.
     epc: Epc | None = None
+    # 5G roaming, on Open5GS only.
+    roaming: Roaming | None = None
+    # Whose pods may read metrics; None: nobody.
+    monitoring_namespace: str | None = None
 
     @property
     def namespace(self) -> str:
@@ -91,7 +96,8 @@ def platform_releases(plan: PlatformPlan) -> list[Release]:
         ),
     ]
     if plan.core == "open5gs":
-        releases.append(Release("core", "open5gs", namespace, control_plane(namespace, plan.slices, plan.images, epc)))
+        core = control_plane(namespace, plan.slices, plan.images, epc, plan.roaming, plan.monitoring_namespace)
+        releases.append(Release("core", "open5gs", namespace, core))
     releases.append(
         Release(
             "dn",
