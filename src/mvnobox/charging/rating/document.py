@@ -108,7 +108,9 @@ class Rating(Closed):
     destinations: Annotated[list[Destination], Field(default_factory=list, max_length=50)]
     low_balance: Annotated[int, Field(gt=0, le=LARGEST_AMOUNT, strict=True)] | None = None
     tariffs: Annotated[
-        dict[Name, Annotated[list[Rule], Field(max_length=200)]], Field(default_factory=dict, max_length=60)
+        dict[Name, Annotated[list[Rule], Field(max_length=200)]],
+        # Pydantic says which names there are, and not that there are no others.
+        Field(default_factory=dict, max_length=60, json_schema_extra={"additionalProperties": False}),
     ]
 
     @model_validator(mode="after")
