@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from mvnobox.deploy.report import PlainReporter
 from mvnobox.deploy.toolchain import ensure_tool
@@ -76,7 +77,7 @@ def test_metrics_are_announced_where_they_are_and_read_by_whom_is_told(
     for key, one in found.items():
         if key[0] != "Deployment":
             continue
-        (container,) = one["spec"]["template"]["spec"]["containers"]
+        container = one["spec"]["template"]["spec"]["containers"][0]
         ports = {port["name"]: port["containerPort"] for port in container["ports"]}
         notes = one["spec"]["template"]["metadata"]["annotations"]
         assert notes.get("prometheus.io/port") == (str(ports["metrics"]) if "metrics" in ports else None)
@@ -92,3 +93,19 @@ def test_metrics_are_announced_where_they_are_and_read_by_whom_is_told(
         ]
     untold = [one for release in REAL if release.chart == "open5gs" for one in objects(helm, release)]
     assert not [one for one in untold if one["metadata"]["name"] == "metrics"]
+
+
+def test_lines_are_slowed_beside_the_upf(found: dict[tuple[str, str, str], dict[str, Any]]) -> None:
+    """In its network namespace, with what it needs and no more, heard by the CTF alone."""
+    pod = found["Deployment", "silverline-edge-up", "upf"]["spec"]["template"]["spec"]
+    upf, shaper = pod["containers"]
+    assert shaper["args"] == ["-m", "mvnobox.core.shaper", "serve", "--config", "/etc/mvno/shaper.yaml"]
+    assert shaper["securityContext"]["capabilities"] == {"drop": ["ALL"], "add": ["NET_ADMIN"]}
+    assert not shaper["securityContext"]["allowPrivilegeEscalation"] and "privileged" not in shaper["securityContext"]
+    config = yaml.safe_load(found["ConfigMap", "silverline-edge-up", "upf-config"]["data"]["shaper.yaml"])
+    devices = found["ConfigMap", "silverline-edge-up", "upf-config"]["data"]["prepare.sh"]
+    assert config["listen"] == "0.0.0.0:8095" and all(f"dev {device}" in devices for device in config["down"])
+    assert {"name": "shaper", "containerPort": 8095, "protocol": "TCP"} in upf["ports"]
+    rules = found["NetworkPolicy", "silverline-edge-up", "upf"]["spec"]["ingress"]
+    (told,) = [rule for rule in rules if {"port": "shaper"} in rule["ports"]]
+    assert [one["podSelector"]["matchLabels"]["app.kubernetes.io/name"] for one in told["from"]] == ["ctf"]

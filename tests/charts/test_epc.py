@@ -27,7 +27,7 @@ INGRESS = {
     "sgwu": {(HOST, "gtpu"), ("upf", "gtpu"), ("sgwc", "pfcp")},
     "pgwc": {(HOST, "gtpc"), ("sgwc", "gtpc"), ("upf", "pfcp"), ("hostnetwork", "gtpc")},
     "upf": {
-        ("ctf", "pfcp"), ("ran", "gtpu"), ("pgwc", "pfcp"), ("sgwu", "gtpu"), (HOST, "gtpu"), ("hostnetwork", "gtpu"),
+        ("ctf", "pfcp"), ("ctf", "shaper"), ("ran", "gtpu"), ("pgwc", "pfcp"), ("sgwu", "gtpu"), (HOST, "gtpu"), ("hostnetwork", "gtpu"),
     },
     "hostnetwork": {("pgwc", "gtpc"), ("upf", "gtpu")},
 }  # fmt: skip

@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 
-from mvnobox.bss import catalog, outbox
+from mvnobox.bss import catalog, outbox, periods
 from mvnobox.bss.context import Context, TmfError
 from mvnobox.bss.incoming import Quantity
 from mvnobox.spec import TopUp
@@ -142,7 +142,7 @@ async def _sell(context: Context, connection: Any, product: uuid.UUID, item: Top
         item.price,
         context.brand.effective_currency,
     )
-    until = catalog.period_end(dt.datetime.now(dt.UTC), item.validity)
+    until = periods.ahead(dt.datetime.now(dt.UTC), item.validity)
     granted = catalog.buckets(context.brand, item.adds, f"topup:{item.id}", until, 20)
     body = {"requestId": str(request), "buckets": granted}
     await outbox.put(connection, product, "POST", f"/ocs/v1/accounts/{product}/grants", body, {"topup": str(request)})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import re
 from typing import Any
 
 from mvnobox.bss.context import Context, TmfError
@@ -11,26 +10,8 @@ from mvnobox.spec import Allowances, BrandSpec, Plan, TopUp, minor_units
 
 BASE = "/tmf-api/productCatalogManagement/v4/productOffering"
 ATTRIBUTES = frozenset({"id", "name", "lifecycleStatus", "isSellable", "category.name"})
-_PERIOD = re.compile(r"^P(\d+)([DWM])$")
 # What stands for "unlimited" in the ledger: more than a line can carry in a period (10 PB, 10,000 years of calls).
 UNLIMITED = {"octets": 10**16, "seconds": 3 * 10**11, "messages": 10**9}
-
-
-def period_end(start: dt.datetime, period: str) -> dt.datetime:
-    """When a period that starts now ends. Months keep the day of the month where the next month has it."""
-    match = _PERIOD.match(period)
-    assert match is not None  # the BrandSpec has checked it
-    count = int(match[1])
-    if match[2] == "M":
-        month = start.month - 1 + count
-        year, month = start.year + month // 12, month % 12 + 1
-        for day in range(start.day, 27, -1):
-            try:
-                return start.replace(year=year, month=month, day=day)
-            except ValueError:
-                continue
-        return start.replace(year=year, month=month)
-    return start + dt.timedelta(days=count * (7 if match[2] == "W" else 1))
 
 
 # After everything at full speed, top-ups too.

@@ -18,6 +18,7 @@ import uvloop
 
 from mvnobox.bss import bulk
 from mvnobox.bss.context import BssSettings, Context, TmfError
+from mvnobox.service.database import TROUBLE
 from mvnobox.service.settings import load_settings
 
 COLUMNS = ("index", "productId", "msisdn", "iccid", "imsi", "activationCode")
@@ -53,7 +54,7 @@ def provision(arguments: list[str], opened: Opened) -> NoReturn:
         except asyncpg.UndefinedTableError:
             print("provision: the database has no BSS yet: run migrate first", file=sys.stderr)
             raise SystemExit(1) from None
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except TROUBLE as error:
             print(f"provision: the database does not answer ({type(error).__name__}); run it again", file=sys.stderr)
             raise SystemExit(1) from None
 

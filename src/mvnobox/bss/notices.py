@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import random
 import uuid
 from typing import Any
 
-import asyncpg
 import httpx
 
 from mvnobox.bss import events
 from mvnobox.bss.context import Context
+from mvnobox.service.database import TROUBLE
+from mvnobox.service.working import work_forever
 
 log = logging.getLogger(__name__)
 PATH = "/ocs/v1/events"
@@ -22,14 +21,10 @@ _TYPES = {"bucket.threshold": "balance.threshold", "balance.low": "balance.low"}
 
 async def take_forever(context: Context) -> None:
     """Take what there is until cancelled."""
-    while True:
-        try:
-            taken = await take(context)
-        except (httpx.HTTPError, ValueError, KeyError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
-            log.info("the OCS's events: %s", type(error).__name__)
-            taken = 0
-        if not taken:
-            await asyncio.sleep(IDLE_SECONDS * random.uniform(0.5, 1.5))
+    trouble = (*TROUBLE, httpx.HTTPError, ValueError, KeyError)
+    await work_forever(
+        lambda: take(context), name="the OCS's events", log=log, idle_seconds=IDLE_SECONDS, trouble=trouble
+    )
 
 
 async def take(context: Context) -> int:

@@ -8,11 +8,11 @@ import logging
 import uuid
 from typing import Any
 
-import asyncpg
 import httpx
 
 from mvnobox.bss import sims
 from mvnobox.bss.context import Context
+from mvnobox.service.working import work_forever
 
 log = logging.getLogger(__name__)
 IDLE_SECONDS = 0.2
@@ -45,14 +45,7 @@ async def put(
 
 async def deliver_forever(context: Context) -> None:
     """Deliver what is due until cancelled."""
-    while True:
-        try:
-            busy = await deliver(context)
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
-            log.warning("outbox: %s", type(error).__name__)
-            busy = False
-        if not busy:
-            await asyncio.sleep(IDLE_SECONDS)
+    await work_forever(lambda: deliver(context), name="outbox", log=log, idle_seconds=IDLE_SECONDS)
 
 
 async def deliver(context: Context, product: uuid.UUID | None = None) -> bool:

@@ -37,6 +37,11 @@ def _day(anchor: dt.date, period: str, index: int) -> dt.date:
     return dt.date(year, month + 1, min(anchor.day, calendar.monthrange(year, month + 1)[1]))
 
 
+def ahead(start: dt.datetime, period: str) -> dt.datetime:
+    """A period later, at the same time of the day: the end of what was bought once."""
+    return dt.datetime.combine(_day(start.date(), period, 1), start.timetz())
+
+
 def begin(anchor: dt.date, period: str, zone: ZoneInfo, index: int) -> dt.datetime:
     """When period `index` begins, in UTC; the first, which begins with the activation, has index 0."""
     return dt.datetime.combine(_day(anchor, period, index), dt.time(), zone).astimezone(dt.UTC)

@@ -7,25 +7,21 @@ there for are not made up for: the line gets the one that it is in.
 
 from __future__ import annotations
 
-import asyncio
 import datetime as dt
 import logging
-import random
 import uuid
 from typing import Any
 from zoneinfo import ZoneInfo
 
-import asyncpg
-
 from mvnobox.bss import catalog, events, outbox, periods
 from mvnobox.bss.context import Context
+from mvnobox.service.working import work_forever
 from mvnobox.spec import Plan
 
 log = logging.getLogger(__name__)
 IDLE_SECONDS = 1.0
 # Lines a transaction: a midnight's renewals are many short ones.
 AT_ONCE = 200
-NEVER = "infinity"
 _DUE = """SELECT * FROM product WHERE status = 'active' AND (renews_at IS NULL OR renews_at <= $1)
           ORDER BY renews_at NULLS FIRST LIMIT $2 FOR UPDATE SKIP LOCKED"""
 
@@ -66,14 +62,9 @@ def grant(context: Context, product: uuid.UUID, plan: Plan, anchor: dt.date, ind
 
 async def renew_forever(context: Context) -> None:
     """Renew what is due until cancelled."""
-    while True:
-        try:
-            done = await renew(context, dt.datetime.now(dt.UTC))
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
-            log.warning("renewals: %s", type(error).__name__)
-            done = 0
-        if not done:
-            await asyncio.sleep(IDLE_SECONDS * random.uniform(0.5, 1.5))
+    await work_forever(
+        lambda: renew(context, dt.datetime.now(dt.UTC)), name="renewals", log=log, idle_seconds=IDLE_SECONDS
+    )
 
 
 async def renew(context: Context, now: dt.datetime) -> int:

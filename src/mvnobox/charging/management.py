@@ -13,11 +13,12 @@ from starlette.exceptions import HTTPException
 
 from mvnobox.charging.accounts import Accounts
 from mvnobox.charging.openapi import document_nchf
-from mvnobox.charging.problems import TROUBLE, Problem, database_problem, invalid
+from mvnobox.charging.problems import Problem, database_problem, invalid
 from mvnobox.charging.rating.book import Ratings
 from mvnobox.charging.rating.document import Rating
 from mvnobox.charging.schemas import AccountPatch, AccountPut, Grant, Taken
 from mvnobox.charging.tenants import Tenants
+from mvnobox.service.database import TROUBLE
 
 AccountId = Annotated[str, Path(pattern=r"^[A-Za-z0-9._:-]{1,100}$")]
 

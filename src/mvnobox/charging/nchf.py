@@ -11,12 +11,13 @@ from prometheus_client import Counter, Gauge, Histogram
 from pydantic import ValidationError
 
 from mvnobox.charging.ledger import Call, Engine, Operation, Reply, Units, create_key, new_ref
-from mvnobox.charging.problems import RETRY, TROUBLE, Problem, database_problem, invalid
+from mvnobox.charging.problems import RETRY, Problem, database_problem, invalid
 from mvnobox.charging.rating.book import Ratings
 from mvnobox.charging.rating.scene import Circumstances
 from mvnobox.charging.schemas import LARGEST_AMOUNT, ChargingDataRequest
 from mvnobox.charging.settings import OcsSettings
 from mvnobox.charging.tenants import Tenants
+from mvnobox.service.database import TROUBLE
 
 log = logging.getLogger(__name__)
 NCHF = "/nchf-convergedcharging/v3/chargingdata"

@@ -15,7 +15,7 @@ from prometheus_client import Counter
 
 from mvnobox.charging.ledger import Ledger
 from mvnobox.charging.names import Names
-from mvnobox.charging.problems import TROUBLE
+from mvnobox.service.database import TROUBLE
 
 log = logging.getLogger(__name__)
 NOTIFICATIONS = Counter("ocs_notifications_total", "Attempts to notify", ["result"])

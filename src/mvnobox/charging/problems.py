@@ -29,8 +29,6 @@ UNFIT = (
     asyncpg.InvalidTimeZoneDisplacementValueError,
     asyncpg.DatetimeFieldOverflowError,
 )
-# InternalClientError: a connection that was used again as its end arrived.
-TROUBLE = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError)
 
 
 class Problem(Exception):

@@ -135,7 +135,7 @@ def _document(brand: BrandSpec, plan: Plan, found: Explanation, at: dt.datetime)
         "zone": found.zone,
         "destination": found.destination,
         "hours": found.band,
-        "rule": found.rule.name or "no rule: allowances only",
+        "rule": found.rule.name or "none that fits",
         "why": found.reasons,
         "payments": [
             {"bucket": one.source, "units": one.units, "money": _money(digits, one.money), "why": one.why}

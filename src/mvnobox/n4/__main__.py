@@ -12,6 +12,7 @@ from starlette.routing import Route
 from mvnobox.n4.nchf import Nchf
 from mvnobox.n4.proxy import Ctf
 from mvnobox.n4.settings import CtfSettings
+from mvnobox.n4.shaper import ShaperClient
 from mvnobox.n4.store import Store
 from mvnobox.service import database
 from mvnobox.service.command import run_command
@@ -45,10 +46,12 @@ async def serve(config: str) -> None:
     settings = load_settings(CtfSettings, config)
     pool = await database.make_pool(secret("DATABASE_URL"), size=8)
     nchf = Nchf(settings, secret("OCS_TOKEN"))
-    ctf = Ctf(settings, Store(pool), nchf)
+    store = Store(pool)
+    ctf = Ctf(settings, store, nchf)
+    shaper = [ShaperClient(settings.shaper, store, ctf.gate.throttled).run()] if settings.shaper else []
     app = Starlette(routes=[*health_routes(ctf.ready), notify_route(ctf)])
     try:
-        await run_until_signal(ctf.run(), serve_http(app, *address(settings.http)))
+        await run_until_signal(ctf.run(), serve_http(app, *address(settings.http)), *shaper)
     finally:
         await nchf.close()
         pool.terminate()

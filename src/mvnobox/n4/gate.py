@@ -14,11 +14,12 @@ from prometheus_client import Counter, Histogram
 from mvnobox.n4 import rules
 from mvnobox.n4.nchf import Nchf, OcsUnavailable, Verdict
 from mvnobox.n4.settings import CtfSettings
-from mvnobox.n4.store import TROUBLE, Pending, Session, Store
+from mvnobox.n4.store import Pending, Session, Store
 from mvnobox.n4.upf import Upf
 from mvnobox.pfcp import codec
 from mvnobox.pfcp.codec import Cause, Ie, IeType, Message, PfcpError, Type
 from mvnobox.pfcp.endpoint import NoAnswer
+from mvnobox.service.database import TROUBLE
 
 log = logging.getLogger(__name__)
 REPORTS = Counter("ctf_usage_reports_total", "Usage reports of the CTF's own rule", ["counted"])

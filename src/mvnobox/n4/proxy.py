@@ -14,11 +14,12 @@ from mvnobox.n4 import rules
 from mvnobox.n4.gate import Gate
 from mvnobox.n4.nchf import Nchf
 from mvnobox.n4.settings import CtfSettings
-from mvnobox.n4.store import TROUBLE, Session, Store
+from mvnobox.n4.store import Session, Store
 from mvnobox.n4.upf import Upf
 from mvnobox.pfcp import codec
 from mvnobox.pfcp.codec import Cause, Ie, IeType, Message, PfcpError, Type
 from mvnobox.pfcp.endpoint import PORT, Address, Endpoint, NoAnswer
+from mvnobox.service.database import TROUBLE
 
 log = logging.getLogger(__name__)
 REFRESH_SECONDS = 1800.0

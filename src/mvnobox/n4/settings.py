@@ -30,6 +30,11 @@ class CtfSettings(Settings):
     http: str = "0.0.0.0:8081"
     notify_uri: str
     ocs: str
+    shaper: str | None = Field(
+        default=None,
+        pattern=r"^http://[A-Za-z0-9.:\[\]-]+$",
+        description="beside a UPF that keeps no maximum bit rates: what slows sessions in its place",
+    )
     rating_group: int = Field(default=1, ge=0)
     quota_octets: int = Field(default=5_000_000, gt=0)
     reporting_quantum_octets: int = Field(default=5_000_000, gt=0)

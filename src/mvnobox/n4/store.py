@@ -13,9 +13,9 @@ import asyncpg
 
 from mvnobox.n4.rules import Limits, Report, Throttle, is_of_dropped
 from mvnobox.n4.together import Together
+from mvnobox.service.database import TROUBLE
 
 # What a query may meet while the database is away.
-TROUBLE = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
 _COLUMNS = """seid, smf_seid, smf_address, smf_port, upf_seid, imsi, dnn, own_urr, fars, open, threshold, quota,
               nchf_ref, nchf_sequence, octets, deleted_at, behind_gate, throttle_uplink, throttle_downlink, qers, addresses"""
 _INSERTED = {

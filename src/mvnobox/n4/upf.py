@@ -9,10 +9,11 @@ from collections.abc import Awaitable, Callable
 from prometheus_client import Gauge
 
 from mvnobox.n4.settings import CtfSettings, resolve
-from mvnobox.n4.store import TROUBLE, Store
+from mvnobox.n4.store import Store
 from mvnobox.pfcp import codec
 from mvnobox.pfcp.codec import Cause, Ie, IeType, Message, Type
 from mvnobox.pfcp.endpoint import Address, Endpoint, NoAnswer
+from mvnobox.service.database import TROUBLE
 
 log = logging.getLogger(__name__)
 HEARTBEAT_SECONDS = 5.0

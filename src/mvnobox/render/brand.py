@@ -8,7 +8,7 @@ from typing import Any
 
 from mvnobox.render.engine import render_template
 from mvnobox.render.epc import Epc
-from mvnobox.render.open5gs import host_network_stand_in, lab_ran, session_management, user_plane
+from mvnobox.render.open5gs import host_network_stand_in, lab_ran, session_management, slows, user_plane
 from mvnobox.render.operator import operator_core
 from mvnobox.render.platform import BrandCore
 from mvnobox.render.release import (
@@ -72,6 +72,7 @@ def brand_releases(plan: BrandPlan) -> list[Release]:
         "quantum_octets": QUANTUM_OCTETS,
         "public_url": plan.public_url or "",
         "upf_initiates": plan.core == "open5gs",
+        "shaper": plan.core == "open5gs" and slows(plan.brand),
         "allow": [f"dn.{plan.platform_namespace}.svc.{CLUSTER_DOMAIN}"],
     }
     peers = {

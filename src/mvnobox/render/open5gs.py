@@ -23,6 +23,8 @@ SBI = {"name": "sbi", "port": 7777, "protocol": "TCP"}
 METRICS = {"name": "metrics", "port": 9090, "protocol": "TCP"}
 PFCP = {"name": "pfcp", "port": 8805, "protocol": "UDP"}
 GTPU = {"name": "gtpu", "port": 2152, "protocol": "UDP"}
+# The process that slows lines in the UPF's place.
+SHAPER = {"name": "shaper", "port": 8095, "protocol": "TCP"}
 GTPC = {"name": "gtpc", "port": 2123, "protocol": "UDP"}
 DIAMETER = {"name": "diameter", "port": DIAMETER_PORT, "protocol": "TCP"}
 N2_PORT = 38412
@@ -141,6 +143,11 @@ def _of_brand(context: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def slows(brand: BrandSpec) -> bool:
+    """Whether a plan slows lines, for which Open5GS's UPF needs somebody beside it."""
+    return any(plan.fair_use is not None for plan in brand.plans)
+
+
 def session_management(
     context: Mapping[str, Any],
     peers: Mapping[str, str],
@@ -172,10 +179,14 @@ def user_plane(
     full = _of_brand(context)
     config = render_template("open5gs/upf.yaml.j2", **full)
     prepare = render_template("open5gs/upf.sh.j2", **full)
+    more, ports = {}, [PFCP, GTPU, METRICS]
+    if slows(context["brand"]):
+        more["shaper"] = render_template("open5gs/shaper.yaml.j2", **full, shaper_port=SHAPER["port"])
+        ports.append(SHAPER)
     return {
         **_base(images, monitoring_namespace),
         "brand": context["brand"].name,
-        "functions": [_function("upf", [PFCP, GTPU, METRICS], config, userPlane=True, prepare=prepare)],
+        "functions": [_function("upf", ports, config, userPlane=True, prepare=prepare, **more)],
         "prepareImage": image_values(images.coresim),
         "peers": dict(peers),
         **({"epc": epc.values} if epc else {}),

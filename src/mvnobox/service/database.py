@@ -16,6 +16,9 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.ext.asyncio import create_async_engine
 
 log = logging.getLogger(__name__)
+# What a database does that is away, at its end or refuses: the caller may try again. InternalClientError comes of a
+# connection that is used again as its end arrives; TimeoutError is an OSError.
+TROUBLE = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
 STATEMENT_END = "\n-- end of statement\n"
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import cryptography.exceptions
 import pytest
 
-from mvnobox.bss import catalog, portal, sims
+from mvnobox.bss import catalog, periods, portal, sims
 from mvnobox.bss.fulfilment import subscriber_document
 from mvnobox.spec import load_brand
 
@@ -56,7 +56,7 @@ def test_keys_at_rest_open_only_with_their_key_and_for_their_sim() -> None:
 )
 def test_periods_end_where_people_expect(start: str, period: str, end: str) -> None:
     begun = dt.datetime.fromisoformat(start).replace(tzinfo=dt.UTC)
-    assert catalog.period_end(begun, period).date().isoformat() == end
+    assert periods.ahead(begun, period).date().isoformat() == end
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from prometheus_client import Counter, Gauge, Histogram
 from mvnobox.charging.diameter.control import CreditControl, Sender
 from mvnobox.charging.diameter.credit import Answers, CreditRequest
 from mvnobox.charging.diameter.settings import DiameterPeer, DiameterSettings
-from mvnobox.charging.problems import TROUBLE, UNFIT
+from mvnobox.charging.problems import UNFIT
 from mvnobox.diameter import codec
 from mvnobox.diameter.codec import DiameterError, Header
 from mvnobox.diameter.codes import (
@@ -26,6 +26,7 @@ from mvnobox.diameter.codes import (
     Command,
     Result,
 )
+from mvnobox.service.database import TROUBLE
 
 if TYPE_CHECKING:
     from mvnobox.charging.diameter.connection import Connection

@@ -9,9 +9,9 @@ from typing import Any
 
 import asyncpg
 
-from mvnobox.charging.problems import TROUBLE
 from mvnobox.charging.rating.document import UNITS, Rating
 from mvnobox.charging.rating.scene import Scenery
+from mvnobox.service.database import TROUBLE
 
 # A changed rating counts at most so much later, in every replica.
 REMEMBERED_SECONDS = 5.0

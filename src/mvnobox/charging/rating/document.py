@@ -135,4 +135,4 @@ class Rating(Closed):
         for rule in self.tariffs.get(tariff or "", ()):
             if rule.fits(service, zone, destination, band):
                 return rule
-        return Rule(service=service, name="no rule: allowances only")
+        return Rule(service=service, name="none that fits")

@@ -20,6 +20,7 @@ from bson.timestamp import Timestamp
 from mvnobox.core.directory.documents import Assembler, Sealed
 from mvnobox.core.directory.filters import Unsupported
 from mvnobox.core.directory.store import COLUMNS
+from mvnobox.service.database import TROUBLE
 
 log = logging.getLogger(__name__)
 CHANNEL = "directory_subscriber"
@@ -109,7 +110,7 @@ class Changes:
             # A connection that ends leaves the pool by itself, and its proxy can be asked nothing any more.
             connection.add_termination_listener(self._unheard)
             self._listener = connection
-            with contextlib.suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+            with contextlib.suppress(*TROUBLE):
                 await connection.add_listener(CHANNEL, lambda *_: self._stirred.set())
 
     def _unheard(self, _: Any) -> None:

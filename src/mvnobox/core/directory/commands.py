@@ -21,11 +21,11 @@ from mvnobox.core.directory.store import Store
 from mvnobox.core.directory.updates import BadValue
 from mvnobox.core.directory.wire import MOST_DOCUMENTS, Command
 from mvnobox.core.directory.writes import Writes
+from mvnobox.service.database import TROUBLE
 
 log = logging.getLogger(__name__)
 Answer = dict[str, Any] | bytes
 Handler = Callable[[Command, Session], Awaitable[Answer]]
-_DATABASE_FAULTS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
 # A wrong value that PostgreSQL found, not a fault of its own.
 _VALUE_FAULTS = (asyncpg.InvalidParameterValueError, asyncpg.DataError, asyncpg.IntegrityConstraintViolationError)
 # What a client may ask before it has said who it is.
@@ -88,7 +88,7 @@ class Commands:
             return failure(8, "UnknownError", f"{error}; {remedy}")
         except _VALUE_FAULTS as error:
             return failure(121, "DocumentValidationFailure", str(error)[:200])
-        except _DATABASE_FAULTS as error:
+        except TROUBLE as error:
             log.error("the database does not answer: %s", type(error).__name__)
             # Clients repeat a read once on this code and keep the connection.
             return failure(262, "ExceededTimeLimit", "the directory's database does not answer; try again")

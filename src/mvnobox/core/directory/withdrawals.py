@@ -16,6 +16,7 @@ import httpx
 from prometheus_client import Counter
 
 from mvnobox.core.directory.store import QUERY_SECONDS
+from mvnobox.service.database import TROUBLE
 
 log = logging.getLogger(__name__)
 WITHDRAWALS = Counter("directory_withdrawals_total", "Deregistrations asked of the AMF", ["result"])
@@ -39,7 +40,6 @@ _CLAIM = """UPDATE withdrawal w SET attempts = attempts + 1,
     FROM (SELECT imsi FROM withdrawal WHERE next_at <= now() ORDER BY next_at LIMIT $1 FOR UPDATE SKIP LOCKED) due
     WHERE w.imsi = due.imsi
     RETURNING w.imsi, w.at, w.attempts, w.at < now() - """ + GIVE_UP + " AS old"  # fmt: skip
-_TROUBLE = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
 
 
 class Withdrawals:
@@ -60,7 +60,7 @@ class Withdrawals:
             while True:
                 try:
                     rows = await self._pool.fetch(_CLAIM, AT_ONCE, TIMEOUT_SECONDS, timeout=QUERY_SECONDS)
-                except _TROUBLE as error:
+                except TROUBLE as error:
                     log.warning("withdrawals: %s", type(error).__name__)
                     rows = []
                 await asyncio.gather(*(self._tell(client, row) for row in rows))
@@ -71,7 +71,7 @@ class Withdrawals:
         while True:
             try:
                 await self._pool.execute("DELETE FROM withdrawal", timeout=QUERY_SECONDS)
-            except _TROUBLE as error:
+            except TROUBLE as error:
                 log.warning("withdrawals: %s", type(error).__name__)
             await asyncio.sleep(60)
 
@@ -87,7 +87,7 @@ class Withdrawals:
                 WHERE imsi = $1 AND at = $2"""
         try:
             await self._pool.execute(statement, row["imsi"], row["at"], timeout=QUERY_SECONDS)
-        except _TROUBLE as error:
+        except TROUBLE as error:
             # It will be told once more when the lease ends.
             log.warning("withdrawals: %s", type(error).__name__)
 
