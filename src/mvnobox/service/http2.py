@@ -37,13 +37,11 @@ def _connection(user_data: Any) -> Http2Connection:
     return cast(Http2Connection, ffi.from_handle(user_data))
 
 
-@ffi.callback("frame_callback", error=nghttp2.CALLBACK_FAILURE)
 def _on_begin_headers(session: Any, frame: Any, user_data: Any) -> int:
     _connection(user_data).begin(frame.hd.stream_id)
     return 0
 
 
-@ffi.callback("header_callback", error=nghttp2.CALLBACK_FAILURE)
 def _on_header(
     session: Any, frame: Any, name: Any, name_length: int, value: Any, length: int, flags: int, user_data: Any
 ) -> int:
@@ -57,13 +55,11 @@ def _on_header(
     return 0
 
 
-@ffi.callback("chunk_callback", error=nghttp2.CALLBACK_FAILURE)
 def _on_chunk(session: Any, flags: int, stream_id: int, data: Any, length: int, user_data: Any) -> int:
     _connection(user_data).chunk(stream_id, data, length)
     return 0
 
 
-@ffi.callback("frame_callback", error=nghttp2.CALLBACK_FAILURE)
 def _on_frame(session: Any, frame: Any, user_data: Any) -> int:
     header = frame.hd
     if header.flags & nghttp2.END_STREAM and header.type <= nghttp2.HEADERS:
@@ -71,13 +67,11 @@ def _on_frame(session: Any, frame: Any, user_data: Any) -> int:
     return 0
 
 
-@ffi.callback("close_callback", error=nghttp2.CALLBACK_FAILURE)
 def _on_close(session: Any, stream_id: int, error: int, user_data: Any) -> int:
     _connection(user_data).end(stream_id)
     return 0
 
 
-@ffi.callback("read_callback", error=nghttp2.CALLBACK_FAILURE)
 def _on_read(session: Any, stream_id: int, buffer: Any, room: int, flags: Any, source: Any, user_data: Any) -> int:
     stream = _connection(user_data).streams[stream_id]
     piece = stream.out[stream.sent : stream.sent + room]
@@ -88,7 +82,20 @@ def _on_read(session: Any, stream_id: int, buffer: Any, room: int, flags: Any, s
     return len(piece)
 
 
-_PROVIDER = ffi.new("nghttp2_data_provider *", {"read_callback": _on_read})
+def _callback(kind: str, function: Any) -> Any:
+    return ffi.callback(kind, function, error=nghttp2.CALLBACK_FAILURE)
+
+
+_CALLBACKS = {
+    "on_begin_headers": _callback("frame_callback", _on_begin_headers),
+    "on_header": _callback("header_callback", _on_header),
+    "on_data_chunk_recv": _callback("chunk_callback", _on_chunk),
+    "on_frame_recv": _callback("frame_callback", _on_frame),
+    "on_stream_close": _callback("close_callback", _on_close),
+}
+# Kept: C holds its address only.
+_READ = _callback("read_callback", _on_read)
+_PROVIDER = ffi.new("nghttp2_data_provider *", {"read_callback": _READ})
 
 
 class _Library:
@@ -100,10 +107,7 @@ class _Library:
         if self.lib.nghttp2_session_callbacks_new(made) != 0:
             raise MemoryError
         self.callbacks = made[0]
-        for name, callback in (
-            ("on_begin_headers", _on_begin_headers), ("on_header", _on_header), ("on_data_chunk_recv", _on_chunk),
-            ("on_frame_recv", _on_frame), ("on_stream_close", _on_close),
-        ):  # fmt: skip
+        for name, callback in _CALLBACKS.items():
             getattr(self.lib, f"nghttp2_session_callbacks_set_{name}_callback")(self.callbacks, callback)
 
 
@@ -194,19 +198,21 @@ class Http2Connection(asyncio.Protocol):
             self._transport.abort()
 
     def leave(self) -> None:
-        """Take no new requests, answer those under way, then close (RFC 9113 section 6.8)."""
-        if self._session is None or self._leaving:
-            return
+        """Refuse new requests, answer those under way, then say GOAWAY and close.
+
+        In this order, because there are clients (the h2 library's) that take nothing after a GOAWAY. A refused stream
+        may be sent again elsewhere (RFC 9113 section 8.7).
+        """
         self._leaving = True
-        last = self._lib.nghttp2_session_get_last_proc_stream_id(self._session)
-        self._lib.nghttp2_submit_goaway(self._session, 0, last, nghttp2.NO_ERROR, ffi.NULL, 0)
         self._flush_soon()
 
     # -- nghttp2's callbacks
 
     def begin(self, stream_id: int) -> None:
         """A request's header fields begin; or trailers, which nobody reads."""
-        if stream_id not in self.streams:
+        if self._leaving and stream_id not in self.streams:
+            self._lib.nghttp2_submit_rst_stream(self._session, 0, stream_id, nghttp2.REFUSED_STREAM)
+        elif stream_id not in self.streams:
             timer = self._loop.call_later(self._limits.request_seconds, self._late, stream_id)
             self.streams[stream_id] = _Stream(timer)
 
@@ -219,16 +225,21 @@ class Http2Connection(asyncio.Protocol):
         if stream.size <= self._limits.body:
             stream.body += ffi.unpack(data, length)
         elif stream.size > self._limits.patience and stream.task is None:
-            self.whole(stream_id)
+            self.take(stream_id, stream)
 
     def whole(self, stream_id: int) -> None:
         """A request has come whole."""
         stream = self.streams.get(stream_id)
-        if stream is None or stream.task is not None:
+        if stream is None:
             return
         if stream.timer is not None:
             stream.timer.cancel()
             stream.timer = None
+        if stream.task is None:
+            self.take(stream_id, stream)
+
+    def take(self, stream_id: int, stream: _Stream) -> None:
+        """Let a request be answered. One that goes on for ever, answered or not, is reset when its time is over."""
         fields = stream.fields
         request = Request(
             fields.pop(b":method", b"").decode("latin-1"),
@@ -262,9 +273,6 @@ class Http2Connection(asyncio.Protocol):
         code = self._lib.nghttp2_submit_response(self._session, stream_id, fields[0], fields[1], provider)
         if code != 0:
             self._lib.nghttp2_submit_rst_stream(self._session, 0, stream_id, nghttp2.INTERNAL_ERROR)
-        elif request.body is None:
-            # The rest of a body that is too long is not wanted (RFC 9113 section 8.1).
-            self._lib.nghttp2_submit_rst_stream(self._session, 0, stream_id, nghttp2.NO_ERROR)
         self._flush_soon()
 
     def _flush_soon(self) -> None:
@@ -278,6 +286,8 @@ class Http2Connection(asyncio.Protocol):
         transport = self._transport
         if self._session is None or transport is None or transport.is_closing():
             return
+        if self._leaving and not self.streams:
+            self._lib.nghttp2_session_terminate_session(self._session, nghttp2.NO_ERROR)
         pieces = []
         while (length := self._lib.nghttp2_session_mem_send(self._session, self._out)) > 0:
             pieces.append(ffi.unpack(self._out[0], length))
@@ -286,7 +296,7 @@ class Http2Connection(asyncio.Protocol):
         wants = self._lib.nghttp2_session_want_read(self._session) or self._lib.nghttp2_session_want_write(
             self._session
         )
-        if length < 0 or not wants or (self._leaving and not self.streams):
+        if length < 0 or not wants:
             transport.close()
 
 

@@ -51,11 +51,10 @@ ssize_t nghttp2_session_mem_recv(nghttp2_session *, const char *, size_t);
 ssize_t nghttp2_session_mem_send(nghttp2_session *, const char **);
 int nghttp2_session_want_read(nghttp2_session *);
 int nghttp2_session_want_write(nghttp2_session *);
-int32_t nghttp2_session_get_last_proc_stream_id(nghttp2_session *);
+int nghttp2_session_terminate_session(nghttp2_session *, uint32_t);
 int nghttp2_submit_settings(nghttp2_session *, uint8_t, const nghttp2_settings_entry *, size_t);
 int nghttp2_submit_response(nghttp2_session *, int32_t, const nghttp2_nv *, size_t, const nghttp2_data_provider *);
 int nghttp2_submit_rst_stream(nghttp2_session *, uint8_t, int32_t, uint32_t);
-int nghttp2_submit_goaway(nghttp2_session *, uint8_t, int32_t, uint32_t, const uint8_t *, size_t);
 """)
 
 
