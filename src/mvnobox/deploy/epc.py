@@ -51,6 +51,15 @@ def wanted_epc(installed: Epc | None, spec: BrandSpec, core: str, asked: bool) -
     return dataclasses.replace(base, brands=brands, test_peers=True)
 
 
+def check_outside(epc: Epc | None, cluster: str) -> None:
+    """Refuse a way in from outside that a kind of cluster has not. Raises EnvironmentUnfit."""
+    if epc and epc.outside and cluster == "embedded" and epc.outside.service == "LoadBalancer":
+        raise EnvironmentUnfit(
+            "4G is outside by Services of type LoadBalancer, and the embedded cluster has no load balancer",
+            'set "service": "ExternalIPs" in outside of the setting epc, and route the addresses to this machine',
+        )
+
+
 def epc_setting(epc: Epc) -> str:
     """The stacks' setting `epc`: the same text for the platform's and each brand's."""
     return json.dumps(epc.setting, sort_keys=True)

@@ -151,6 +151,11 @@ def brand_releases(plan: BrandPlan) -> list[Release]:
         ]
     else:
         epc = plan.epc if plan.epc and plan.brand.name in plan.epc.brands else None
+        # A packet gateway that a host network outside reaches is beside the UPF, and is asked for there.
+        context["packet_gateway_namespace"] = plan.namespace
+        if epc and epc.edge(plan.brand.name) is not None:
+            context["packet_gateway_namespace"] = plan.user_plane_namespace
+            peers = {**peers, "packetGatewayNamespace": plan.user_plane_namespace}
         seen_by = plan.monitoring_namespace
         releases += [
             Release("core", "open5gs", plan.namespace, session_management(context, peers, plan.images, epc, seen_by)),
