@@ -52,7 +52,10 @@ ROAMING = Roaming(
 EDGE_PLATFORM = dataclasses.replace(REAL_PLATFORM, env="edge", roaming=ROAMING, monitoring_namespace="monitoring")
 EPC_BRAND = dataclasses.replace(REAL_BRAND, env="lte", epc=EPC)
 OUTSIDE = Outside(
-    "ExternalIPs", "203.0.113.19", (BrandEdge(BRAND.brand.name, "203.0.113.20", "203.0.113.21"),), (("a.example/b", "c"),)
+    "ExternalIPs",
+    "203.0.113.19",
+    (BrandEdge(BRAND.brand.name, "203.0.113.20", "203.0.113.21"),),
+    (("a.example/b", "c"),),
 )
 OUTSIDE_EPC = dataclasses.replace(EPC, outside=OUTSIDE)
 SIMULATED = [*platform_releases(PLATFORM), *brand_releases(BRAND)]
@@ -74,6 +77,7 @@ EDGE = [
     ]
     if release.chart == "open5gs"
 ]
+
 
 def outside(epc: Epc) -> list[Release]:
     """4G towards a host network outside of the cluster."""

@@ -50,7 +50,8 @@ def test_only_hss_packet_gateway_and_user_plane_are_reached(found: Found) -> Non
     open_ones = {
         key[1:]: one["spec"]
         for key, one in found.items()
-        if key[0] == "Service" and (one["spec"].get("externalIPs") or one["spec"].get("type", "ClusterIP") != "ClusterIP")
+        if key[0] == "Service"
+        and (one["spec"].get("externalIPs") or one["spec"].get("type", "ClusterIP") != "ClusterIP")
     }
     assert set(open_ones) == set(REACHED)
     for key, (address, name, port, protocol) in REACHED.items():
@@ -65,7 +66,9 @@ def test_only_hss_packet_gateway_and_user_plane_are_reached(found: Found) -> Non
 
 
 def test_a_load_balancer_gets_the_address_to_take(helm: Path) -> None:
-    other = dataclasses.replace(OUTSIDE_EPC, outside=dataclasses.replace(OUTSIDE, service="LoadBalancer", annotations=()))
+    other = dataclasses.replace(
+        OUTSIDE_EPC, outside=dataclasses.replace(OUTSIDE, service="LoadBalancer", annotations=())
+    )
     services = by_name(helm, outside(other))
     for key, (address, *_) in REACHED.items():
         one = services["Service", *key]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from typing import Any
 
 from mvnobox.deploy.installation import Installation
@@ -73,3 +74,22 @@ def check_test_peer(installation: Installation, brand: str) -> None:
             f"brand {brand!r} has no 4G with a test peer in {installation.env!r}",
             f"./mvno up --core open5gs --epc --brand {brand}",
         )
+
+
+def check_outside_peer(installation: Installation, brand: str, cluster: str) -> Epc:
+    """Refuse a journey from outside where a brand is not reached from there; else its 4G. Raises EnvironmentUnfit."""
+    epc = installed_epc(installation)
+    if epc is None or epc.outside is None or epc.outside.hss is None or epc.edge(brand) is None:
+        raise EnvironmentUnfit(
+            f"brand {brand!r} has no 4G outside of the cluster in {installation.env!r}",
+            "give outside of the setting epc an address for the HSS and two for the brand (docs/open5gs.md), then "
+            f"./mvno up --core open5gs --epc --brand {brand}",
+        )
+    if cluster != "embedded":
+        raise EnvironmentUnfit(
+            f"a network namespace of this machine is outside of an embedded cluster only, and this one is {cluster}",
+            "run the test peer where the host network is: docs/hostnetwork.md",
+        )
+    if os.geteuid() != 0:
+        raise EnvironmentUnfit("a network namespace needs root", "sudo ./mvno verify --access 4g --from outside")
+    return epc

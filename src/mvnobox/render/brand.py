@@ -8,7 +8,8 @@ from typing import Any
 
 from mvnobox.render.engine import render_template
 from mvnobox.render.epc import Epc
-from mvnobox.render.open5gs import host_network_stand_in, lab_ran, session_management, slows, user_plane
+from mvnobox.render.hostnetwork import host_network_stand_in
+from mvnobox.render.open5gs import lab_ran, session_management, slows, user_plane
 from mvnobox.render.operator import operator_core
 from mvnobox.render.platform import BrandCore
 from mvnobox.render.release import (

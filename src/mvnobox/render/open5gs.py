@@ -230,15 +230,3 @@ def lab_ran(context: Mapping[str, Any], peers: Mapping[str, str], images: Images
     if images.sctp:
         values["sctpOverTcp"] = {"enabled": True, "image": image_values(images.sctp)}
     return values
-
-
-def host_network_stand_in(
-    context: Mapping[str, Any], peers: Mapping[str, str], images: Images, epc: Epc
-) -> dict[str, Any]:
-    """The stand-in for a host network beside a brand's user plane, for 4G's journey."""
-    return {
-        "brand": context["brand"].name,
-        "image": image_values(images.coresim),
-        "config": render_template("hostnetwork/hostnetwork.yaml.j2", **context, epc=epc),
-        "peers": dict(peers),
-    }

@@ -71,7 +71,8 @@ class Outside:
         for address in self.addresses:
             if address in seen:
                 raise BadInput(
-                    f"the address {address} is there twice outside", "one for the HSS, and two of its own for each brand"
+                    f"the address {address} is there twice outside",
+                    "one for the HSS, and two of its own for each brand",
                 )
             seen.add(address)
         for key, value in self.annotations:

@@ -42,9 +42,7 @@ def test_who_is_not() -> None:
     v6 = service("a", LABELS, GTPU, externalIPs=["2001:db8::21"])
     endpoints = service("a", None, GTPU, externalIPs=["203.0.113.21"])
     nameless = service("a", LABELS, {**GTPU, "targetPort": "gtpc"}, externalIPs=["203.0.113.21"])
-    by_name = service(
-        "a", LABELS, GTPU, type="LoadBalancer", status={"loadBalancer": {"ingress": [{"hostname": "x"}]}}
-    )
+    by_name = service("a", LABELS, GTPU, type="LoadBalancer", status={"loadBalancer": {"ingress": [{"hostname": "x"}]}})
     assert edges([inside, pending, v6, endpoints, nameless, by_name], [UPF]) == ()
 
 

@@ -106,8 +106,12 @@ class Net:
         for name in (self.host, self.node, self.pod):
             self.run("ip", "netns", "add", name)
             self.run("ip", "-n", name, "link", "set", "lo", "up")
-        self.run("ip", "link", "add", "eth0", "netns", self.host, "type", "veth", "peer", "name", "host", "netns", self.node)
-        self.run("ip", "link", "add", "eth0", "netns", self.pod, "type", "veth", "peer", "name", "pod", "netns", self.node)
+        self.run(
+            "ip", "link", "add", "eth0", "netns", self.host, "type", "veth", "peer", "name", "host", "netns", self.node
+        )
+        self.run(
+            "ip", "link", "add", "eth0", "netns", self.pod, "type", "veth", "peer", "name", "pod", "netns", self.node
+        )
         for address in (SGW, STRANGER):
             self.run("ip", "-n", self.host, "address", "add", f"{address}/32", "dev", "eth0")
             self.run("ip", "-n", self.node, "route", "add", address, "dev", "host", check=False)

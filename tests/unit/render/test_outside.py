@@ -77,7 +77,9 @@ def test_each_function_names_the_address_that_is_dialled() -> None:
 
 def test_the_hss_has_an_address_and_nothing_else_of_the_platform() -> None:
     platform = PlatformPlan("dev", IMAGES, core="open5gs", slices=(CoreSlice.of(BRAND),), epc=EPC)
-    outside = {name: one["outside"] for name, (_, one) in found(platform_releases(platform)).items() if "outside" in one}
+    outside = {
+        name: one["outside"] for name, (_, one) in found(platform_releases(platform)).items() if "outside" in one
+    }
     port = {"name": "diameter", "port": 3868, "protocol": "TCP"}
     assert outside == {"hss": {"type": "ExternalIPs", "address": HSS, "port": port}}
     without = dataclasses.replace(EPC, outside=dataclasses.replace(OUTSIDE, hss=None))
