@@ -133,7 +133,9 @@ class EmbeddedCluster:
         stamp.write_text(fingerprint)
 
     def _fingerprint(self, kubernetes: Path, coredns: Path) -> str:
-        sha = hashlib.sha256(f"{kubernetes}\0{coredns}\0{sys.executable}\0{_upstream_dns()}\0{_agent_digest()}".encode())
+        sha = hashlib.sha256(
+            f"{kubernetes}\0{coredns}\0{sys.executable}\0{_upstream_dns()}\0{_agent_digest()}".encode()
+        )
         for role in ("host", "container_runtime", "embedded_cluster"):
             for path in sorted((project_root() / "roles" / role).rglob("*")):
                 if path.is_file():
