@@ -41,10 +41,16 @@ def _ip(*arguments: str, check: bool = True) -> None:
         )
 
 
+def _remove() -> None:
+    # By itself: a namespace that is deleted lives on, and its link with it, while another process's mounts hold it.
+    _ip("link", "del", LINK, check=False)
+    _ip("netns", "del", NAMESPACE, check=False)
+
+
 @contextlib.contextmanager
 def _network(address: str) -> Iterator[None]:
     """A namespace with one address, whose way to everywhere is the node; what an earlier run left is removed."""
-    _ip("netns", "del", NAMESPACE, check=False)
+    _remove()
     _ip("netns", "add", NAMESPACE)
     try:
         _ip("link", "add", LINK, "type", "veth", "peer", "name", "eth0", "netns", NAMESPACE)
@@ -61,8 +67,7 @@ def _network(address: str) -> Iterator[None]:
             _ip("-n", NAMESPACE, *command)
         yield
     finally:
-        # The link and its routes go with it.
-        _ip("netns", "del", NAMESPACE, check=False)
+        _remove()
 
 
 def _inside(*command: str) -> list[str]:
