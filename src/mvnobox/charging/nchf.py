@@ -14,7 +14,7 @@ from mvnobox.charging.ledger import Call, Engine, Operation, Reply, Units, creat
 from mvnobox.charging.problems import RETRY, Problem, database_problem, invalid
 from mvnobox.charging.rating.book import Ratings
 from mvnobox.charging.rating.scene import Circumstances
-from mvnobox.charging.schemas import LARGEST_AMOUNT, ChargingDataRequest
+from mvnobox.charging.schemas import LARGEST_AMOUNT, ChargingDataRequest, WrongUnit
 from mvnobox.charging.settings import OcsSettings
 from mvnobox.charging.tenants import Tenants
 from mvnobox.service.database import TROUBLE
@@ -122,21 +122,33 @@ class Nchf:
     def _units(self, request: ChargingDataRequest) -> list[Units]:
         """Per rating group the use and the wish, the wish capped; a group that comes twice is one."""
         found: dict[int, Units] = {}
-        for usage in request.multiple_unit_usage:
+        for number, usage in enumerate(request.multiple_unit_usage):
             group = usage.rating_group
             unit = self._settings.rating_groups.get(group)
             if unit is None:
                 found[group] = Units(group, None, 0, None)
                 continue
             before = found.get(group)
-            used = sum(container.of(unit) for container in usage.used_unit_container) + (before.used if before else 0)
+            try:
+                used, wanted = usage.used(unit) + (before.used if before else 0), usage.wanted(unit)
+            except WrongUnit as error:
+                # Read over, it would be free: nothing of it is charged, and nothing of the request is.
+                raise Problem(
+                    400,
+                    "OPTIONAL_IE_INCORRECT",
+                    invalidParams=[
+                        {
+                            "param": f"multipleUnitUsage.{number}.{error}",
+                            "reason": f"rating group {group} is rated in {unit}, of which it says nothing",
+                        }
+                    ],
+                ) from None
             if used > LARGEST_AMOUNT:
                 raise Problem(
                     400,
                     "OPTIONAL_IE_INCORRECT",
                     invalidParams=[{"param": "multipleUnitUsage", "reason": f"use is over {LARGEST_AMOUNT} in sum"}],
                 )
-            wanted = usage.wanted(unit)
             if wanted is None:
                 wanted = before.wanted if before else None
             else:

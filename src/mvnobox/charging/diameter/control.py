@@ -61,6 +61,8 @@ class Asked(NamedTuple):
 
     service: Service
     units: Units
+    failed: bytes = b""
+    """The AVP by which it cannot be rated (RFC 8506 section 9.2, DIAMETER_RATING_FAILED)."""
 
 
 def session_ref(session_id: bytes) -> uuid.UUID:
@@ -127,13 +129,15 @@ class CreditControl:
         if request.grouped:
             for one in asked:
                 if (info := infos.get(one.units.rating)) is not None:
-                    more.append(service_answer(one.service, _for(sender, info), sender.final_units))
+                    more.append(service_answer(one.service, _for(sender, info), sender.final_units, one.failed))
             more += [service_answer(one, {"resultCode": _FREE}) for one in free]
             return Result.SUCCESS, more
         result = Result.CREDIT_CONTROL_NOT_APPLICABLE if free else Result.SUCCESS
         if asked and (info := infos.get(asked[0].units.rating)) is not None:
             result = RESULTS[info["resultCode"]]
             more += terms(_for(sender, info), sender.final_units)
+            if asked[0].failed:
+                more.append(codec.octets(Avp.FAILED_AVP, asked[0].failed))
         return result, more
 
     def _default_group(self, context: str) -> int:
@@ -162,16 +166,22 @@ class CreditControl:
                 continue
             # Money is a matter of events: in a session, a rating group of money cannot be rated.
             unit = None if self._groups.get(group) == "minor" else self._groups.get(group)
+            failed = b"" if unit else _rating_group(group)
+            if unit and (failed := _misfit(service, unit)):
+                # Read over, such use would be free: the service is refused, the others of the request are served.
+                unit = None
             used, wanted = self._amounts(service, unit, group, whole) if unit else (0, None)
             if (before := found.get(group)) is not None:
                 # One quota a rating group (TS 32.299 clause 5.3.1.2): services of a group share it.
                 before.service.identifiers.extend(service.identifiers)
                 used += before.units.used
                 wanted = before.units.wanted if wanted is None else wanted
-                service = before.service
+                service, failed = before.service, before.failed or failed
+                if failed:
+                    unit, used, wanted = None, 0, None
             if used > LARGEST_AMOUNT:
                 raise DiameterError(Result.INVALID_AVP_VALUE, "more was used than can be", _USED_TOO_MUCH)
-            found[group] = Asked(service, Units(group, unit, used, wanted))
+            found[group] = Asked(service, Units(group, unit, used, wanted), failed)
         return list(found.values()), free
 
     def _amounts(self, service: Service, unit: Unit, group: int, whole: bool) -> tuple[int, int | None]:
@@ -297,7 +307,7 @@ class CreditControl:
     def _unit(self, group: int) -> Unit:
         unit = self._groups.get(group)
         if unit is None:
-            raise DiameterError(Result.RATING_FAILED, "this Rating-Group is not rated")
+            raise DiameterError(Result.RATING_FAILED, "this Rating-Group is not rated", _rating_group(group))
         return unit
 
     def _wish(self, service: Service, default: int, customer: Customer) -> tuple[Service, int, Unit, int]:
@@ -313,6 +323,8 @@ class CreditControl:
             unit: Unit = "minor"
         else:
             unit = self._unit(group)
+            if not asked.fits(unit):
+                raise DiameterError(Result.RATING_FAILED, f"this Rating-Group is rated in {unit}", asked.raw)
             amount = asked.get(unit, 0)
         if amount > LARGEST_AMOUNT:
             raise DiameterError(Result.INVALID_AVP_VALUE, "more is asked than can be", _USED_TOO_MUCH)
@@ -339,6 +351,18 @@ _USED_TOO_MUCH = codec.u64(Avp.CC_TOTAL_OCTETS, LARGEST_AMOUNT)
 _NO_SUBSCRIPTION = codec.group(
     Avp.SUBSCRIPTION_ID, [codec.u32(Avp.SUBSCRIPTION_ID_TYPE, 1), codec.utf8(Avp.SUBSCRIPTION_ID_DATA, "")]
 )
+
+
+def _rating_group(group: int) -> bytes:
+    return codec.u32(Avp.RATING_GROUP, group)
+
+
+def _misfit(service: Service, unit: Unit) -> bytes:
+    """The first service unit that cannot be counted in a unit: it says others only, or money, which is for events."""
+    for one in service.used:
+        if not one.fits(unit):
+            return one.raw
+    return b"" if service.wanted is None or service.wanted.fits(unit) else service.wanted.raw
 
 
 def _for(sender: Sender, info: dict[str, Any]) -> dict[str, Any]:
