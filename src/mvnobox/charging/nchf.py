@@ -11,9 +11,10 @@ from prometheus_client import Counter, Gauge, Histogram
 from pydantic import ValidationError
 
 from mvnobox.charging.ledger import Call, Engine, Operation, Reply, Units, create_key, new_ref
+from mvnobox.charging.one_time import charge_event
 from mvnobox.charging.problems import RETRY, Problem, database_problem, invalid
 from mvnobox.charging.rating.book import Ratings
-from mvnobox.charging.rating.scene import Circumstances
+from mvnobox.charging.rating.scene import Circumstances, told_of
 from mvnobox.charging.schemas import LARGEST_AMOUNT, ChargingDataRequest, WrongUnit
 from mvnobox.charging.settings import OcsSettings
 from mvnobox.charging.tenants import Tenants
@@ -51,6 +52,11 @@ class Nchf:
         self._engine, self._settings, self._tenants, self._ratings = engine, settings, tenants, ratings
         self._slices = {group: settings.quota.of(unit) for group, unit in settings.rating_groups.items()}
         self._running = 0
+        # Told with a session's first answer: every replica knows it, and what to do if none of them is heard.
+        self._first = (
+            f'{{"invocationResult":{{"failureHandling":"{settings.failure_handling}"}},'
+            '"sessionFailover":"FAILOVER_SUPPORTED",'
+        ).encode()
 
     async def answer(self, method: str, path: str, fields: Fields, body: bytes) -> Answer:
         """Raises Problem for every request that is not answered with success."""
@@ -69,11 +75,14 @@ class Nchf:
         RUNNING.set(self._running)
         try:
             request = ChargingDataRequest.model_validate_json(body)
-            units, scene = self._units(request), None
-            if (scenery := await self._ratings.get(brand)) is not None:
-                seen = Circumstances(request.visited, request.called)
-                scene = scenery.told_now(seen, [one.unit for one in units])
-            reply = await self._engine.charge(self._call(operation, brand, ref, request, units, scene))
+            units = self._units(request)
+            seen = Circumstances(request.visited, request.called)
+            scene = told_of(await self._ratings.get(brand), seen, [one.unit for one in units])
+            call = self._call(operation, brand, ref, request, units, scene)
+            if operation == "create" and request.one_time_event:
+                reply = await charge_event(self._engine, call, request.one_time_event_type == "PEC")
+            else:
+                reply = await self._engine.charge(call)
         except ValidationError as error:
             raise invalid(error.errors(include_url=False, include_input=False, include_context=False)) from None
         except TROUBLE as error:
@@ -88,7 +97,7 @@ class Nchf:
             OVERRUN.inc()
         if reply.denied:
             DENIED.inc(reply.denied)
-        return _answer(operation, reply)
+        return _answer(operation, reply, self._first)
 
     def _call(
         self, operation: Operation, brand: str, ref: uuid.UUID | None, request: ChargingDataRequest,
@@ -152,7 +161,9 @@ class Nchf:
             if wanted is None:
                 wanted = before.wanted if before else None
             else:
-                wanted = min(wanted or self._slices[group], self._slices[group])
+                # What an event asks for it gets whole or not at all.
+                slice_ = max(wanted, self._slices[group]) if request.one_time_event else self._slices[group]
+                wanted = min(wanted or self._slices[group], slice_)
             found[group] = Units(group, unit, used, wanted)
         return list(found.values())
 
@@ -170,7 +181,7 @@ def _operation(path: str) -> tuple[Operation, uuid.UUID | None]:
         raise Problem(404, "CONTEXT_NOT_FOUND", "there is no such charging session") from None
 
 
-def _answer(operation: Operation, reply: Reply) -> Answer:
+def _answer(operation: Operation, reply: Reply, first: bytes) -> Answer:
     if reply.outcome == "unknown":
         if operation == "create":
             raise Problem(404, "USER_UNKNOWN", "no account of this brand has this subscriber")
@@ -186,4 +197,6 @@ def _answer(operation: Operation, reply: Reply) -> Answer:
     body = (reply.body or "").encode()
     if operation == "update":
         return 200, _JSON, body
-    return 201, [*_JSON, ("location", f"{NCHF}/{reply.ref}")], body
+    # A path: a relative reference, which the consumer resolves (RFC 9110 section 10.2.2). TS 29.501 clause 4.4.1 knows
+    # relative resource URIs, and the OCS does not know by which name it is reached.
+    return 201, [*_JSON, ("location", f"{NCHF}/{reply.ref}")], first + body[1:]

@@ -176,6 +176,8 @@ class ChargingDataRequest(Incoming):
     invocation_time_stamp: Annotated[dt.datetime, AfterValidator(_utc)]
     invocation_sequence_number: Uint32
     retransmission_indicator: Annotated[bool, Field(strict=True)] = False
+    one_time_event: Annotated[bool, Field(strict=True)] = False
+    one_time_event_type: Literal["IEC", "PEC"] | None = None
     notify_uri: NotifyUri | None = None
     multiple_unit_usage: Annotated[list[MultipleUnitUsage], Field(max_length=50)] = []
     pdu_session: PduSessionCharging | None = Field(default=None, alias="pDUSessionChargingInformation")
@@ -228,11 +230,18 @@ class MultipleUnitInformation(Incoming):
     final_unit_indication: FinalUnitIndication | None = None
 
 
+class InvocationResult(Incoming):
+    failure_handling: Literal["TERMINATE", "CONTINUE", "RETRY_AND_TERMINATE"]
+
+
 class ChargingDataResponse(Incoming):
-    """ChargingDataResponse (TS 32.291 clause 6.1.6.2.1.2). Written by the ledger's function `charge`, kept to the letter."""
+    """ChargingDataResponse (TS 32.291 clause 6.1.6.2.1.2). Written by the ledger's function `charge`, kept to the letter; a
+    create's says besides what to do when no answer comes."""
 
     invocation_time_stamp: dt.datetime
     invocation_sequence_number: Uint32
+    invocation_result: InvocationResult | None = Field(default=None, description="of a create")
+    session_failover: Literal["FAILOVER_SUPPORTED"] | None = Field(default=None, description="of a create")
     multiple_unit_information: list[MultipleUnitInformation]
 
 

@@ -76,7 +76,5 @@ async def test_further_units_beside_the_right_one_are_read_over(account: Any, pe
 async def test_events_are_no_exception(account: Any, peer: Peer, action: int) -> None:
     account.grant(7, "messages")
     unit = avp(437, [SECONDS]) + avp(432, 4)
-    event = await peer.request(
-        272, peer.ccr(EVENT, 0, session(peer), unit, imsi=account.imsi, more=avp(436, action))
-    )
+    event = await peer.request(272, peer.ccr(EVENT, 0, session(peer), unit, imsi=account.imsi, more=avp(436, action)))
     assert (event.result, event.all(279), account.totals("messages")) == (5031, [avp(437, [SECONDS])], (7, 0, 0, 7))
