@@ -19,6 +19,7 @@ from mvnobox.charging.schemas import LARGEST_AMOUNT, ChargingDataRequest, WrongU
 from mvnobox.charging.settings import OcsSettings
 from mvnobox.charging.tenants import Tenants
 from mvnobox.service.database import TROUBLE
+from mvnobox.service.exchange import Response
 
 log = logging.getLogger(__name__)
 NCHF = "/nchf-convergedcharging/v3/chargingdata"
@@ -35,7 +36,6 @@ RUNNING = Gauge("ocs_charging_requests_running", "Charging requests under way")
 _OPERATIONS: tuple[Operation, ...] = ("create", "update", "release")
 _SECONDS = {name: SECONDS.labels(name) for name in _OPERATIONS}
 
-Answer = tuple[int, list[tuple[str, str]], bytes]
 _JSON = [("content-type", "application/json")]
 
 
@@ -46,7 +46,7 @@ class Fields(Protocol):
 
 
 class Nchf:
-    """Answers one request: method, path below the API root, Authorization, content type and body → status, fields, body."""
+    """Answers one request: method, path below the API root, Authorization, content type and body → response."""
 
     def __init__(self, engine: Engine, settings: OcsSettings, tenants: Tenants, ratings: Ratings) -> None:
         self._engine, self._settings, self._tenants, self._ratings = engine, settings, tenants, ratings
@@ -58,7 +58,7 @@ class Nchf:
             '"sessionFailover":"FAILOVER_SUPPORTED",'
         ).encode()
 
-    async def answer(self, method: str, path: str, fields: Fields, body: bytes) -> Answer:
+    async def answer(self, method: str, path: str, fields: Fields, body: bytes) -> Response:
         """Raises Problem for every request that is not answered with success."""
         operation, ref = _operation(path)
         if method != "POST":
@@ -181,7 +181,7 @@ def _operation(path: str) -> tuple[Operation, uuid.UUID | None]:
         raise Problem(404, "CONTEXT_NOT_FOUND", "there is no such charging session") from None
 
 
-def _answer(operation: Operation, reply: Reply, first: bytes) -> Answer:
+def _answer(operation: Operation, reply: Reply, first: bytes) -> Response:
     if reply.outcome == "unknown":
         if operation == "create":
             raise Problem(404, "USER_UNKNOWN", "no account of this brand has this subscriber")
@@ -193,10 +193,10 @@ def _answer(operation: Operation, reply: Reply, first: bytes) -> Answer:
             invalidParams=[{"param": "invocationSequenceNumber", "reason": "was used for another operation"}],
         )
     if operation == "release":
-        return 204, [], b""
+        return Response(204)
     body = (reply.body or "").encode()
     if operation == "update":
-        return 200, _JSON, body
+        return Response(200, _JSON, body)
     # A path: a relative reference, which the consumer resolves (RFC 9110 section 10.2.2). TS 29.501 clause 4.4.1 knows
     # relative resource URIs, and the OCS does not know by which name it is reached.
-    return 201, [*_JSON, ("location", f"{NCHF}/{reply.ref}")], first + body[1:]
+    return Response(201, [*_JSON, ("location", f"{NCHF}/{reply.ref}")], first + body[1:])

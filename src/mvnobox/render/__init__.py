@@ -5,17 +5,20 @@ from mvnobox.render.engine import render_template
 from mvnobox.render.epc import DiameterPeer, Epc
 from mvnobox.render.open5gs import CoreSlice, Plmn
 from mvnobox.render.operator import core_input, operator_core
+from mvnobox.render.outside import BrandEdge, Outside
 from mvnobox.render.platform import PlatformPlan, platform_namespaces, platform_releases
 from mvnobox.render.release import Images, Namespace, Release
 from mvnobox.render.roaming import Partner, Roaming
 
 __all__ = [
+    "BrandEdge",
     "BrandPlan",
     "CoreSlice",
     "DiameterPeer",
     "Epc",
     "Images",
     "Namespace",
+    "Outside",
     "Partner",
     "PlatformPlan",
     "Plmn",
