@@ -7,7 +7,7 @@ import uuid
 from typing import Annotated, Literal
 from zoneinfo import available_timezones
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
 # Sums of a thousand such amounts stay within PostgreSQL's bigint.
@@ -300,6 +300,15 @@ class BucketGrant(Closed):
     throttle: str | None = Field(
         default=None, pattern=r"^dl=[1-9][0-9]{0,11};ul=[1-9][0-9]{0,11}$", description="bit/s; none: full speed"
     )
+    credit: Annotated[bool, Field(strict=True)] = Field(
+        default=False, description="money that may be used and is then owed: a credit line, used last"
+    )
+
+    @model_validator(mode="after")
+    def _credit_is_money(self) -> BucketGrant:
+        if self.credit and (self.unit != "minor" or self.throttle is not None):
+            raise ValueError("a credit line is of money (unit minor), and has no throttle")
+        return self
 
 
 class Rollover(Closed):

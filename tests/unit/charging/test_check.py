@@ -44,6 +44,12 @@ TAMPERED = {
         "bucket 77: has entries but does not exist"
     ],
     "UPDATE bucket SET spent = true WHERE unit = 'octets'": ["bucket 1: is marked spent with 700 left"],
+    "UPDATE bucket SET credit = true WHERE unit = 'minor'": [
+        "bucket 2: is a credit line; entries say that 0 of 500 is credit"
+    ],
+    "UPDATE entry SET debit = 'credit' WHERE debit = 'source' AND unit = 'minor'": [
+        "bucket 2: is no credit line; entries say that 500 of 500 is credit"
+    ],
     "UPDATE reservation SET amount = 150": ["bucket 1: holds 200; reservations say 150"],
     "DELETE FROM reservation": ["bucket 1: holds 200; reservations say 0"],
     "INSERT INTO reservation VALUES ('" + str(REF) + "', 1, 55, 9)": ["bucket 55: holds 0; reservations say 9"],

@@ -140,7 +140,15 @@ async def test_the_balance_pays_where_the_allowance_ends(line: Line) -> None:
     assert second["grantedUnit"] == {"totalVolume": 1000}
     await line.ask("release", usage(1, False, used=245))
     # 500 priced in sum: 10 cents, however it was reported.
-    assert (await line.totals())["minor"] == {"granted": 30, "used": 10, "held": 0, "available": 20, "expired": 0}
+    assert (await line.totals())["minor"] == {
+        "granted": 30,
+        "used": 10,
+        "held": 0,
+        "available": 20,
+        "expired": 0,
+        "balance": 20,
+        "credit": 0,
+    }
 
 
 async def test_the_last_grant_is_told_to_be_the_last(line: Line) -> None:
@@ -249,7 +257,15 @@ async def test_a_setup_is_paid_once_wherever_the_call_goes(line: Line) -> None:
     await line.ask("update", usage(1, True, amount=100), **visiting("262", "01"))
     await line.ask("update", usage(1, False, used=100))
     await line.ask("release", usage(1, False, used=100))
-    assert (await line.totals())["minor"] == {"granted": 500, "used": 21, "held": 0, "available": 479, "expired": 0}
+    assert (await line.totals())["minor"] == {
+        "granted": 500,
+        "used": 21,
+        "held": 0,
+        "available": 479,
+        "expired": 0,
+        "balance": 479,
+        "credit": 0,
+    }
 
 
 async def test_a_minimum_and_then_by_the_second(line: Line) -> None:
@@ -268,7 +284,15 @@ async def test_two_sessions_never_spend_the_same_money(line: Line) -> None:
     assert second["grantedUnit"] == {"totalVolume": 200}
     await line.ask("release", usage(1, False, used=300))
     await other.ask("release", usage(1, False, used=200))
-    assert (await line.totals())["minor"] == {"granted": 10, "used": 10, "held": 0, "available": 0, "expired": 0}
+    assert (await line.totals())["minor"] == {
+        "granted": 10,
+        "used": 10,
+        "held": 0,
+        "available": 0,
+        "expired": 0,
+        "balance": 0,
+        "credit": 0,
+    }
 
 
 async def test_a_late_report_is_paid_and_takes_no_quota(line: Line) -> None:

@@ -1,4 +1,4 @@
-"""Charging: a setup is paid once a session, what is priced is held against its money, a Session-Id stands for one session."""
+"""Charging: credit lines, a setup is paid once a session, what is priced is held against its money, a Session-Id stands for one session."""
 
 from pathlib import Path
 
