@@ -75,11 +75,12 @@ class Nchf:
         RUNNING.set(self._running)
         try:
             request = ChargingDataRequest.model_validate_json(body)
-            units = self._units(request)
+            event = operation == "create" and request.one_time_event
+            units = self._units(request, event)
             seen = Circumstances(request.visited, request.called)
             scene = told_of(await self._ratings.get(brand), seen, [one.unit for one in units])
             call = self._call(operation, brand, ref, request, units, scene)
-            if operation == "create" and request.one_time_event:
+            if event:
                 reply = await charge_event(self._engine, call, request.one_time_event_type == "PEC")
             else:
                 reply = await self._engine.charge(call)
@@ -128,8 +129,8 @@ class Nchf:
             stamp, request.retransmission_indicator, scene,
         )  # fmt: skip
 
-    def _units(self, request: ChargingDataRequest) -> list[Units]:
-        """Per rating group the use and the wish, the wish capped; a group that comes twice is one."""
+    def _units(self, request: ChargingDataRequest, event: bool) -> list[Units]:
+        """Per rating group the use and the wish, the wish of a session capped; a group that comes twice is one."""
         found: dict[int, Units] = {}
         for number, usage in enumerate(request.multiple_unit_usage):
             group = usage.rating_group
@@ -162,7 +163,7 @@ class Nchf:
                 wanted = before.wanted if before else None
             else:
                 # What an event asks for it gets whole or not at all.
-                slice_ = max(wanted, self._slices[group]) if request.one_time_event else self._slices[group]
+                slice_ = max(wanted, self._slices[group]) if event else self._slices[group]
                 wanted = min(wanted or self._slices[group], slice_)
             found[group] = Units(group, unit, used, wanted)
         return list(found.values())

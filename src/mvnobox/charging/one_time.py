@@ -1,4 +1,4 @@
-"""One-time events of Nchf (TS 32.291 clause 5.2.2.2, TS 32.290 clause 5.3.2): charged at once, nothing is held after them."""
+"""One-time events of Nchf (`oneTimeEvent`, TS 32.291 clause 6.1.6.2.1.1): charged at once, nothing is held after them."""
 
 from __future__ import annotations
 

@@ -268,6 +268,25 @@ async def test_a_setup_is_paid_once_wherever_the_call_goes(line: Line) -> None:
     }
 
 
+async def test_a_setup_is_remembered_where_allowances_pay(line: Line) -> None:
+    """Also by requests that are charged as a set, which leave prices alone."""
+    rating = json.loads(json.dumps(RATING))
+    rating["tariffs"]["pay"] = [
+        {"service": "data", "zones": ["europe"], "included": False, "price": 5 * MINOR, "per": 100, "setup": 9 * MINOR},
+        {"service": "data"},
+    ]
+    (await line.client.put("/ocs/v1/rating", json=rating)).raise_for_status()
+    await line.open("pay", [money(500), octets(1000)])
+    await line.ask("create", usage(1, True, amount=100), **visiting("262", "01"))
+    await line.ask("update", usage(1, True, used=100, amount=100), **visiting("208", "01"))
+    assert (await line.totals())["minor"]["used"] == 14
+    for _ in range(2):
+        await line.ask("update", usage(1, True, used=100, amount=100), **visiting("208", "01"))
+    await line.ask("update", usage(1, True, used=100, amount=100), **visiting("262", "01"))
+    found = await line.totals()
+    assert (found["octets"]["used"], found["minor"]["held"]) == (300, 5)
+
+
 async def test_a_minimum_and_then_by_the_second(line: Line) -> None:
     await line.open("pay", [money(500)])
     await line.ask("create", usage(3, True, unit="time", amount=600), **ims("0639980000"))

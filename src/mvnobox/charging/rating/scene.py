@@ -14,7 +14,7 @@ import phonenumbers
 from mvnobox.charging.rating.document import ELSEWHERE, EMERGENCY, HOME, OTHER, SERVICES, Band, Rating, Service
 
 _DAY = 1440
-# RFC 5031 section 4.2: whatever follows `sos.` is an emergency service, too. Letters of either case (RFC 8141 section 3.1).
+# RFC 5031 section 4.2: whatever follows `sos.` is an emergency service, too. Compared without regard to case (section 3).
 _SOS = re.compile(r"\s*urn:service:sos([.;?#\s]|$)", re.IGNORECASE)
 
 
