@@ -10,7 +10,7 @@ from mvnobox.charging.diameter.node import Node
 from mvnobox.charging.diameter.notify import SCHEME
 from mvnobox.charging.diameter.ports import PostgresBook
 from mvnobox.charging.diameter.server import DiameterServer
-from mvnobox.charging.ledger import Ledger, make_pool
+from mvnobox.charging.ledger import Ledger, differences, make_pool
 from mvnobox.charging.notifier import Notifier, sweep_forever
 from mvnobox.charging.settings import OcsSettings
 from mvnobox.service import database
@@ -54,12 +54,8 @@ async def serve(config: str) -> None:
 
 async def check(config: str) -> int:
     """Print what violates the ledger's invariants; 1 if anything does."""
-    settings = load_settings(OcsSettings, config)
-    pool = await make_pool(secret("DATABASE_URL"), 1)
-    try:
-        found = await Ledger(pool, settings).differences()
-    finally:
-        pool.terminate()
+    load_settings(OcsSettings, config)
+    found = await differences(secret("DATABASE_URL"))
     for what, difference in found:
         print(f"{what}: {difference}")
     print(f"{len(found)} differences")

@@ -12,6 +12,9 @@ import asyncpg
 from mvnobox.charging.problems import Problem
 from mvnobox.charging.schemas import AccountPut, Grant, Status
 
+# The priority of credit lines: whatever else there is comes first, or, with the same number, by its end.
+LAST = 1000
+
 
 class Accounts:
     """Queries over a pool. An account of another brand does not exist for the caller: None, as for one that was never."""
@@ -64,6 +67,10 @@ class Accounts:
             # As it was before there were any: see the digest.
             if bucket["throttle"] is None:
                 del bucket["throttle"]
+            if bucket["credit"]:
+                bucket["priority"] = LAST
+            else:
+                del bucket["credit"]
         rollover = grant.rollover.model_dump(mode="json", by_alias=True) if grant.rollover else None
         # As it was before there were rollovers: a request that is repeated over an upgrade has the same digest.
         content = buckets if rollover is None else [buckets, rollover]
@@ -81,7 +88,8 @@ class Accounts:
         return {"requestId": str(grant.request_id), "buckets": answer["buckets"]}
 
     async def balances(self, brand: str, account_id: str) -> dict[str, Any] | None:
-        """Buckets and totals a unit; `available` is what can be used now: what has lapsed or will lapse is not."""
+        """Buckets and totals a unit; `available` is what can be used now: what has lapsed or will lapse is not. Of money,
+        `credit` is the lines' share in what is granted, and `balance` what is left without them: below zero what is owed."""
         account = await self._pool.fetchrow(
             "SELECT aid, status FROM account WHERE brand = $1 AND account_id = $2", brand, account_id
         )
@@ -92,7 +100,7 @@ class Accounts:
             """SELECT id, unit, granted, used, held,
                       CASE WHEN valid_until <= now() THEN 0 ELSE granted - used - held - lapsed END AS available,
                       CASE WHEN valid_until <= now() THEN granted - used - held ELSE lapsed END AS expired,
-                      valid_until AS "validUntil", priority, source, throttle
+                      valid_until AS "validUntil", priority, source, throttle, credit
                FROM bucket WHERE aid = $1 ORDER BY priority, valid_until NULLS LAST, id""",
             account["aid"],
         )
@@ -101,8 +109,12 @@ class Accounts:
             total = totals.setdefault(
                 row["unit"], dict.fromkeys(("granted", "used", "held", "available", "expired"), 0)
             )
-            for key in total:
+            for key in ("granted", "used", "held", "available", "expired"):
                 total[key] += row[key]
+            if row["unit"] == "minor":
+                own = 0 if row["credit"] else row["granted"] - row["expired"]
+                total["balance"] = total.get("balance", 0) + own - row["used"]
+                total["credit"] = total.get("credit", 0) + (row["granted"] if row["credit"] else 0)
         return {
             "accountId": account_id,
             "status": account["status"],

@@ -14,7 +14,7 @@ import asyncpg
 
 from mvnobox.charging.settings import OcsSettings
 
-HEAD = "0008"
+HEAD = "0009"
 Operation = Literal["create", "update", "release"]
 _CHARGE = """SELECT * FROM charge($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)"""
 # A connection that was lost is noticed by its next use; what has to be waited for longer than this is repeated.
@@ -53,7 +53,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """`outcome`: done, late, repeated, unknown or mismatch; `body`: the stored document; `overrun` and `denied` count."""
+    """`outcome`: done, late, repeated, unknown, mismatch or taken; `body`: the stored document; `overrun` and `denied` count."""
 
     outcome: str
     ref: uuid.UUID | None
@@ -162,7 +162,19 @@ class Ledger:
             done["purged"] += count
         return done
 
-    async def differences(self) -> list[tuple[str, str]]:
-        """What violates the ledger's invariants; empty on a sound one."""
-        rows = await self._pool.fetch("SELECT what, difference FROM ledger_difference", timeout=3600)
-        return [(row["what"], row["difference"]) for row in rows]
+
+async def differences(dsn: str) -> list[tuple[str, str]]:
+    """What violates the ledger's invariants; empty on a sound one.
+
+    One statement, hence one moment of a ledger that goes on, over a connection of its own: all entries are read, which may
+    take long, and none of the limits of charging connections is for that. It locks nobody out.
+    """
+    limits = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
+    connection = await asyncpg.connect(
+        dsn, server_settings={**dict.fromkeys(limits, "0"), "application_name": "ocs-check"}
+    )
+    try:
+        rows = await connection.fetch("SELECT what, difference FROM ledger_difference")
+    finally:
+        await connection.close()
+    return [(row["what"], row["difference"]) for row in rows]

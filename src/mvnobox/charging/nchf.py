@@ -11,10 +11,11 @@ from prometheus_client import Counter, Gauge, Histogram
 from pydantic import ValidationError
 
 from mvnobox.charging.ledger import Call, Engine, Operation, Reply, Units, create_key, new_ref
+from mvnobox.charging.one_time import charge_event
 from mvnobox.charging.problems import RETRY, Problem, database_problem, invalid
 from mvnobox.charging.rating.book import Ratings
-from mvnobox.charging.rating.scene import Circumstances
-from mvnobox.charging.schemas import LARGEST_AMOUNT, ChargingDataRequest
+from mvnobox.charging.rating.scene import Circumstances, told_of
+from mvnobox.charging.schemas import LARGEST_AMOUNT, ChargingDataRequest, WrongUnit
 from mvnobox.charging.settings import OcsSettings
 from mvnobox.charging.tenants import Tenants
 from mvnobox.service.database import TROUBLE
@@ -51,6 +52,11 @@ class Nchf:
         self._engine, self._settings, self._tenants, self._ratings = engine, settings, tenants, ratings
         self._slices = {group: settings.quota.of(unit) for group, unit in settings.rating_groups.items()}
         self._running = 0
+        # Told with a session's first answer: every replica knows it, and what to do if none of them is heard.
+        self._first = (
+            f'{{"invocationResult":{{"failureHandling":"{settings.failure_handling}"}},'
+            '"sessionFailover":"FAILOVER_SUPPORTED",'
+        ).encode()
 
     async def answer(self, method: str, path: str, fields: Fields, body: bytes) -> Response:
         """Raises Problem for every request that is not answered with success."""
@@ -69,11 +75,15 @@ class Nchf:
         RUNNING.set(self._running)
         try:
             request = ChargingDataRequest.model_validate_json(body)
-            units, scene = self._units(request), None
-            if (scenery := await self._ratings.get(brand)) is not None:
-                seen = Circumstances(request.visited, request.called)
-                scene = scenery.told_now(seen, [one.unit for one in units])
-            reply = await self._engine.charge(self._call(operation, brand, ref, request, units, scene))
+            event = operation == "create" and request.one_time_event
+            units = self._units(request, event)
+            seen = Circumstances(request.visited, request.called)
+            scene = told_of(await self._ratings.get(brand), seen, [one.unit for one in units])
+            call = self._call(operation, brand, ref, request, units, scene)
+            if event:
+                reply = await charge_event(self._engine, call, request.one_time_event_type == "PEC")
+            else:
+                reply = await self._engine.charge(call)
         except ValidationError as error:
             raise invalid(error.errors(include_url=False, include_input=False, include_context=False)) from None
         except TROUBLE as error:
@@ -88,7 +98,7 @@ class Nchf:
             OVERRUN.inc()
         if reply.denied:
             DENIED.inc(reply.denied)
-        return _answer(operation, reply)
+        return _answer(operation, reply, self._first)
 
     def _call(
         self, operation: Operation, brand: str, ref: uuid.UUID | None, request: ChargingDataRequest,
@@ -119,28 +129,42 @@ class Nchf:
             stamp, request.retransmission_indicator, scene,
         )  # fmt: skip
 
-    def _units(self, request: ChargingDataRequest) -> list[Units]:
-        """Per rating group the use and the wish, the wish capped; a group that comes twice is one."""
+    def _units(self, request: ChargingDataRequest, event: bool) -> list[Units]:
+        """Per rating group the use and the wish, the wish of a session capped; a group that comes twice is one."""
         found: dict[int, Units] = {}
-        for usage in request.multiple_unit_usage:
+        for number, usage in enumerate(request.multiple_unit_usage):
             group = usage.rating_group
             unit = self._settings.rating_groups.get(group)
             if unit is None:
                 found[group] = Units(group, None, 0, None)
                 continue
             before = found.get(group)
-            used = sum(container.of(unit) for container in usage.used_unit_container) + (before.used if before else 0)
+            try:
+                used, wanted = usage.used(unit) + (before.used if before else 0), usage.wanted(unit)
+            except WrongUnit as error:
+                # Read over, it would be free: nothing of it is charged, and nothing of the request is.
+                raise Problem(
+                    400,
+                    "OPTIONAL_IE_INCORRECT",
+                    invalidParams=[
+                        {
+                            "param": f"multipleUnitUsage.{number}.{error}",
+                            "reason": f"rating group {group} is rated in {unit}, of which it says nothing",
+                        }
+                    ],
+                ) from None
             if used > LARGEST_AMOUNT:
                 raise Problem(
                     400,
                     "OPTIONAL_IE_INCORRECT",
                     invalidParams=[{"param": "multipleUnitUsage", "reason": f"use is over {LARGEST_AMOUNT} in sum"}],
                 )
-            wanted = usage.wanted(unit)
             if wanted is None:
                 wanted = before.wanted if before else None
             else:
-                wanted = min(wanted or self._slices[group], self._slices[group])
+                # What an event asks for it gets whole or not at all.
+                slice_ = max(wanted, self._slices[group]) if event else self._slices[group]
+                wanted = min(wanted or self._slices[group], slice_)
             found[group] = Units(group, unit, used, wanted)
         return list(found.values())
 
@@ -158,7 +182,7 @@ def _operation(path: str) -> tuple[Operation, uuid.UUID | None]:
         raise Problem(404, "CONTEXT_NOT_FOUND", "there is no such charging session") from None
 
 
-def _answer(operation: Operation, reply: Reply) -> Response:
+def _answer(operation: Operation, reply: Reply, first: bytes) -> Response:
     if reply.outcome == "unknown":
         if operation == "create":
             raise Problem(404, "USER_UNKNOWN", "no account of this brand has this subscriber")
@@ -174,4 +198,6 @@ def _answer(operation: Operation, reply: Reply) -> Response:
     body = (reply.body or "").encode()
     if operation == "update":
         return Response(200, _JSON, body)
-    return Response(201, [*_JSON, ("location", f"{NCHF}/{reply.ref}")], body)
+    # A path: a relative reference, which the consumer resolves (RFC 9110 section 10.2.2). TS 29.501 clause 4.4.1 knows
+    # relative resource URIs, and the OCS does not know by which name it is reached.
+    return Response(201, [*_JSON, ("location", f"{NCHF}/{reply.ref}")], first + body[1:])

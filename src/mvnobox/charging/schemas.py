@@ -7,7 +7,7 @@ import uuid
 from typing import Annotated, Literal
 from zoneinfo import available_timezones
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
 # Sums of a thousand such amounts stay within PostgreSQL's bigint.
@@ -53,6 +53,12 @@ class RequestedUnit(Incoming):
     service_specific_units: Amount | None = None
 
 
+def _in_unit(unit: Unit, octets: int | None, seconds: int | None, messages: int | None) -> int | None:
+    """The amount of a unit; 0 where none at all is said, None where only other units are."""
+    found = octets if unit == "octets" else seconds if unit == "seconds" else messages
+    return 0 if found is None and octets is seconds is messages else found
+
+
 class UsedUnitContainer(Incoming):
     local_sequence_number: Amount
     total_volume: Amount | None = None
@@ -62,16 +68,18 @@ class UsedUnitContainer(Incoming):
     service_specific_units: Amount | None = None
 
     @property
-    def octets(self) -> int:
-        if self.total_volume is not None:
+    def octets(self) -> int | None:
+        if self.total_volume is not None or (self.uplink_volume is None and self.downlink_volume is None):
             return self.total_volume
         return (self.uplink_volume or 0) + (self.downlink_volume or 0)
 
-    def of(self, unit: Unit) -> int:
-        """What was used, in a unit."""
-        if unit == "octets":
-            return self.octets
-        return (self.time if unit == "seconds" else self.service_specific_units) or 0
+    def of(self, unit: Unit) -> int | None:
+        """What was used, in a unit; None: it says other units only, by which the use cannot be charged."""
+        return _in_unit(unit, self.octets, self.time, self.service_specific_units)
+
+
+class WrongUnit(Exception):
+    """Units of which none is the rating group's; `args`: the attribute that says them."""
 
 
 class MultipleUnitUsage(Incoming):
@@ -79,14 +87,22 @@ class MultipleUnitUsage(Incoming):
     requested_unit: RequestedUnit | None = None
     used_unit_container: Annotated[list[UsedUnitContainer], Field(max_length=100)] = []
 
+    def used(self, unit: Unit) -> int:
+        """What was used, in a unit. Raises WrongUnit."""
+        amounts = [container.of(unit) for container in self.used_unit_container]
+        if None in amounts:
+            raise WrongUnit(f"usedUnitContainer.{amounts.index(None)}")
+        return sum(amounts)  # type: ignore[arg-type]  # None was looked for
+
     def wanted(self, unit: Unit) -> int | None:
-        """None: no quota is asked for; 0: any amount."""
+        """None: no quota is asked for; 0: any amount. Raises WrongUnit."""
         asked = self.requested_unit
         if asked is None:
             return None
-        if unit == "octets":
-            return asked.total_volume or 0
-        return (asked.time if unit == "seconds" else asked.service_specific_units) or 0
+        found = _in_unit(unit, asked.total_volume, asked.time, asked.service_specific_units)
+        if found is None:
+            raise WrongUnit("requestedUnit")
+        return found
 
 
 class NfIdentification(Incoming):
@@ -160,6 +176,8 @@ class ChargingDataRequest(Incoming):
     invocation_time_stamp: Annotated[dt.datetime, AfterValidator(_utc)]
     invocation_sequence_number: Uint32
     retransmission_indicator: Annotated[bool, Field(strict=True)] = False
+    one_time_event: Annotated[bool, Field(strict=True)] = False
+    one_time_event_type: Literal["IEC", "PEC"] | None = None
     notify_uri: NotifyUri | None = None
     multiple_unit_usage: Annotated[list[MultipleUnitUsage], Field(max_length=50)] = []
     pdu_session: PduSessionCharging | None = Field(default=None, alias="pDUSessionChargingInformation")
@@ -212,11 +230,18 @@ class MultipleUnitInformation(Incoming):
     final_unit_indication: FinalUnitIndication | None = None
 
 
+class InvocationResult(Incoming):
+    failure_handling: Literal["TERMINATE", "CONTINUE", "RETRY_AND_TERMINATE"]
+
+
 class ChargingDataResponse(Incoming):
-    """ChargingDataResponse (TS 32.291 clause 6.1.6.2.1.2). Written by the ledger's function `charge`, kept to the letter."""
+    """ChargingDataResponse (TS 32.291 clause 6.1.6.2.1.2). Written by the ledger's function `charge`, kept to the letter; a
+    create's says besides what to do when no answer comes."""
 
     invocation_time_stamp: dt.datetime
     invocation_sequence_number: Uint32
+    invocation_result: InvocationResult | None = Field(default=None, description="of a create")
+    session_failover: Literal["FAILOVER_SUPPORTED"] | None = Field(default=None, description="of a create")
     multiple_unit_information: list[MultipleUnitInformation]
 
 
@@ -275,6 +300,15 @@ class BucketGrant(Closed):
     throttle: str | None = Field(
         default=None, pattern=r"^dl=[1-9][0-9]{0,11};ul=[1-9][0-9]{0,11}$", description="bit/s; none: full speed"
     )
+    credit: Annotated[bool, Field(strict=True)] = Field(
+        default=False, description="money that may be used and is then owed: a credit line, used last"
+    )
+
+    @model_validator(mode="after")
+    def _credit_is_money(self) -> BucketGrant:
+        if self.credit and (self.unit != "minor" or self.throttle is not None):
+            raise ValueError("a credit line is of money (unit minor), and has no throttle")
+        return self
 
 
 class Rollover(Closed):

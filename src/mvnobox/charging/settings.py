@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 from pydantic import Field
 
 from mvnobox.charging.diameter.settings import DiameterSettings
 from mvnobox.charging.schemas import Unit
 from mvnobox.service.settings import Settings
+
+# FailureHandling of TS 32.291 clause 6.1.6.3; in the order of Credit-Control-Failure-Handling's numbers (RFC 8506 section 8.14).
+FailureHandling = Literal["TERMINATE", "CONTINUE", "RETRY_AND_TERMINATE"]
+FAILURE_HANDLING: tuple[FailureHandling, ...] = get_args(FailureHandling)
 
 
 class Quota(Settings):
@@ -36,6 +42,11 @@ class OcsSettings(Settings):
     )
     rating_groups: dict[int, Unit] = Field(
         default={1: "octets", 2: "seconds", 3: "messages"}, description="a rating group's unit: data, calls, messages"
+    )
+    failure_handling: FailureHandling = Field(
+        default="RETRY_AND_TERMINATE",
+        description="what a network element does that hears nothing from any replica; told with a session's first answer. "
+        "CONTINUE gives service away",
     )
     database_connections: int = Field(default=8, ge=2, le=50)
     diameter: DiameterSettings | None = Field(default=None, description="Gy and Ro; absent: not served")

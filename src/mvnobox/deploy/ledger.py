@@ -22,7 +22,8 @@ def check_ledger(env: str) -> LedgerCheck:
     done = kubectl.run(
         "-n", f"platform-{env}", "exec", "deploy/ocs", "-c", "ocs", "--",
         "python", "-m", "mvnobox.charging", "check", "--config", "/etc/mvno/ocs.yaml",
-        timeout=600,
+        # A large ledger takes its time: every entry is read.
+        timeout=6 * 3600,
     )  # fmt: skip
     lines = done.stdout.strip().splitlines()
     if not lines or not lines[-1].endswith("differences"):

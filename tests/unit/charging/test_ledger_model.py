@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from mvnobox.charging.batches import Batches
-from mvnobox.charging.ledger import Call, Ledger, Reply, Units, create_key, make_pool, new_ref
+from mvnobox.charging.ledger import Call, Ledger, Reply, Units, create_key, differences, make_pool, new_ref
 from mvnobox.charging.settings import OcsSettings
 
 STAMP = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
@@ -24,11 +24,13 @@ STAMP = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 
 @dataclass
 class Session:
-    """The model's session: what it holds, the newest number of each group, answers by number."""
+    """The model's session: what it holds, the newest number of each group, answers by number. `ended`: the groups that
+    hold it in buckets whose validity has ended."""
 
     number: int
     ref: uuid.UUID
     held: dict[int, int] = field(default_factory=dict)
+    ended: set[int] = field(default_factory=set)
     newest: dict[int, int] = field(default_factory=dict)
     waits: dict[int, bool] = field(default_factory=dict)
     answers: dict[int, str | None] = field(default_factory=dict)
@@ -38,13 +40,15 @@ class Session:
 
 
 class LedgerMachine(RuleBasedStateMachine):
-    """One account, octets in one pool; buckets only matter in sum. Two replicas (pools) take turns, one of which charges
-    as single requests do, the other as sets of requests do."""
+    """One account, octets in one pool; buckets only matter in sum, and so they end all at once. Two replicas (pools) take
+    turns, one of which charges as single requests do, the other as sets of requests do. `ended`: what nobody holds in
+    buckets that have ended; the running replicas' sweepers, too, book it as lapsed."""
 
     loop: asyncio.AbstractEventLoop
     ledgers: list[Ledger]
     batches: Batches
     connection: asyncpg.Connection
+    dsn: str
 
     sessions = Bundle("sessions")
 
@@ -52,7 +56,7 @@ class LedgerMachine(RuleBasedStateMachine):
         super().__init__()
         self.brand = f"m{uuid.uuid4().hex[:10]}"
         self.imsi = f"imsi-{uuid.uuid4().int % 10**15:015}"
-        self.free = self.granted = self.used = self.overrun = self.made = self.turn = 0
+        self.free = self.granted = self.used = self.overrun = self.made = self.turn = self.ended = 0
         self.all: list[Session] = []
         self.active = True
         self.aid = self.do(
@@ -103,8 +107,8 @@ class LedgerMachine(RuleBasedStateMachine):
                 session.held[one.rating] = mine
                 told.append((one.rating, "SUCCESS", None))
                 continue
-            self.free += mine
-            session.held[one.rating] = 0
+            session.held[one.rating] = mine
+            self.give_back(session, one.rating)
             session.newest[one.rating] = sequence
             if one.wanted is None:
                 told.append((one.rating, "SUCCESS", None))
@@ -120,6 +124,14 @@ class LedgerMachine(RuleBasedStateMachine):
                 session.waits[one.rating] = got == 0
                 told.append((one.rating, "SUCCESS", got) if got else (one.rating, "QUOTA_LIMIT_REACHED", None))
         return told
+
+    def give_back(self, session: Session, rating: int) -> None:
+        amount = session.held.pop(rating, 0)
+        if rating in session.ended:
+            self.ended += amount
+        else:
+            self.free += amount
+        session.ended.discard(rating)
 
     def compare(self, reply: Reply, told: list[tuple[int, str, int | None]]) -> None:
         assert reply.body is not None
@@ -191,11 +203,58 @@ class LedgerMachine(RuleBasedStateMachine):
         reply = self.charge(self.call(session, "release", sequence, units))
         assert (reply.outcome, reply.body) == ("done", "")
         self.expect(session, sequence, units)
-        self.free += sum(session.held.values())
-        session.held = {}
+        self.end(session)
         session.waits = {}
         session.released = True
         session.answers[sequence] = ""
+
+    def end(self, session: Session) -> None:
+        for rating in list(session.held):
+            self.give_back(session, rating)
+
+    @rule(wishes=st.lists(st.tuples(sessions, units), min_size=2, max_size=6))
+    def updates_together(self, wishes: list[tuple[Session, list[Units]]]) -> None:
+        """A set of requests of one account, some of one session: charged as if they had come one after the other."""
+        calls = []
+        for session, units in wishes:
+            calls.append(self.call(session, "update", session.next_number, units))
+            session.next_number += 1
+            session.dead = False
+        replies = self.do(self.batches.together(calls))
+        for (session, units), call, reply in zip(wishes, calls, replies, strict=True):
+            assert reply.outcome in ("done", "late")
+            self.compare(reply, self.expect(session, call.sequence, units))
+            session.answers[call.sequence] = reply.body
+
+    @rule(count=st.integers(2, 5), units=units)
+    def creates_and_twins_together(self, count: int, units: list[Units]) -> None:
+        """Copies of a first request in one set are one request."""
+        self.made += 1
+        session = Session(self.made, uuid.uuid4())
+        replies = self.do(self.batches.together([self.call(session, "create", 0, units) for _ in range(count)]))
+        assert [reply.outcome for reply in replies] == ["done"] + ["repeated"] * (count - 1)
+        assert len({(reply.ref, reply.body) for reply in replies}) == 1
+        session.ref = replies[0].ref
+        self.compare(replies[0], self.expect(session, 0, units))
+        session.answers[0] = replies[0].body
+        self.all.append(session)
+
+    @rule()
+    def buckets_end(self) -> None:
+        """What was promised is still paid from them, what is free is not to be had any more."""
+        past = "UPDATE bucket SET valid_until = now() - interval '1 s' WHERE aid = $1 AND NOT spent"
+        self.do(self.connection.execute(past, self.aid))
+        self.ended, self.free = self.ended + self.free, 0
+        for session in self.all:
+            session.ended |= {rating for rating, amount in session.held.items() if amount}
+
+    @rule()
+    def lapse(self) -> None:
+        while self.do(self.connection.fetchval("SELECT lapse_ended()")):
+            pass
+        left = """SELECT coalesce(sum(granted - used - held - lapsed), 0) FROM bucket
+                  WHERE aid = $1 AND valid_until IS NOT NULL"""
+        assert self.do(self.connection.fetchval(left, self.aid)) == 0
 
     @rule(session=sessions, units=units, data=st.data())
     def repeat(self, session: Session, units: list[Units], data: st.DataObject) -> None:
@@ -219,8 +278,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.do(self.connection.execute(past, session.ref))
         while self.do(self.connection.fetchval("SELECT close_expired()")):
             pass
-        self.free += sum(session.held.values())
-        session.held = {}
+        self.end(session)
         session.dead = True
 
     @rule(active=st.booleans())
@@ -240,15 +298,17 @@ class LedgerMachine(RuleBasedStateMachine):
         row = self.do(
             self.connection.fetchrow(
                 """SELECT coalesce(sum(granted), 0)::bigint, coalesce(sum(used), 0)::bigint,
-                          coalesce(sum(held), 0)::bigint, coalesce(sum(granted - used - held), 0)::bigint,
+                          coalesce(sum(held), 0)::bigint,
+                          coalesce(sum(granted - used - held - lapsed) FILTER (WHERE valid_until IS NULL), 0)::bigint,
+                          coalesce(sum(granted - used - held) FILTER (WHERE valid_until < now()), 0)::bigint,
                           (SELECT coalesce(sum(amount), 0)::bigint FROM entry WHERE aid = $1 AND debit = 'overrun')
                    FROM bucket WHERE aid = $1""",
                 self.aid,
             )
         )
         held = sum(sum(session.held.values()) for session in self.all)
-        assert tuple(row) == (self.granted, self.used, held, self.free, self.overrun)
-        assert self.granted == self.used + held + self.free
+        assert tuple(row) == (self.granted, self.used, held, self.free, self.ended, self.overrun)
+        assert self.granted == self.used + held + self.free + self.ended
 
     @invariant()
     def the_starved_are_marked(self) -> None:
@@ -269,7 +329,7 @@ class LedgerMachine(RuleBasedStateMachine):
             assert unheard == 0
 
     def teardown(self) -> None:
-        assert self.do(self.ledgers[0].differences()) == []
+        assert self.do(differences(self.dsn)) == []
 
 
 @pytest.mark.slow
@@ -284,7 +344,7 @@ def test_the_ledger_is_the_model(shared: Any) -> None:
             LedgerMachine.batches = Batches(pools[1], LedgerMachine.ledgers[1], OcsSettings())
 
         loop.run_until_complete(prepare())
-        LedgerMachine.loop = loop
+        LedgerMachine.loop, LedgerMachine.dsn = loop, shared.dsn
         run_state_machine_as_test(  # type: ignore[no-untyped-call]
             LedgerMachine,
             settings=settings(

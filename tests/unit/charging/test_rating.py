@@ -140,7 +140,15 @@ async def test_the_balance_pays_where_the_allowance_ends(line: Line) -> None:
     assert second["grantedUnit"] == {"totalVolume": 1000}
     await line.ask("release", usage(1, False, used=245))
     # 500 priced in sum: 10 cents, however it was reported.
-    assert (await line.totals())["minor"] == {"granted": 30, "used": 10, "held": 0, "available": 20, "expired": 0}
+    assert (await line.totals())["minor"] == {
+        "granted": 30,
+        "used": 10,
+        "held": 0,
+        "available": 20,
+        "expired": 0,
+        "balance": 20,
+        "credit": 0,
+    }
 
 
 async def test_the_last_grant_is_told_to_be_the_last(line: Line) -> None:
@@ -190,7 +198,7 @@ async def test_a_free_destination_costs_nothing_and_counts(line: Line) -> None:
     assert spent["totals"] == {"seconds": 55}
 
 
-@pytest.mark.parametrize("number", ["112", "sip:15@ims.example;user=phone", "tel:3919"])
+@pytest.mark.parametrize("number", ["112", "sip:15@ims.example;user=phone", "tel:3919", "urn:service:sos"])
 @pytest.mark.parametrize("status", ["active", "suspended"])
 async def test_emergency_and_helplines_are_never_blocked(line: Line, number: str, status: str) -> None:
     await line.open("pay", [], status)
@@ -212,6 +220,73 @@ async def test_a_call_has_a_setup_fee_and_whole_minutes(line: Line) -> None:
     assert (await line.totals())["minor"]["used"] == 130
 
 
+async def test_a_call_for_help_is_free_without_a_rating_too(tenant: Any) -> None:
+    await tenant.put(0)
+    await tenant.grant(50, unit="seconds")
+    call = Line(tenant.one, tenant.imsi)
+    call.account = tenant.account
+    first = await call.ask("create", usage(3, True, unit="time", amount=60), **ims("urn:service:sos.ambulance"))
+    assert (first["resultCode"], first["grantedUnit"]) == ("SUCCESS", {"time": 60})
+    # An update does not say again whom it calls; allowances that there are stay untouched.
+    assert (await call.ask("update", usage(3, True, used=60, unit="time", amount=10)))["resultCode"] == "SUCCESS"
+    await call.ask("release", usage(3, False, used=5, unit="time"))
+    assert (await call.totals())["seconds"]["available"] == 50
+
+
+async def test_a_setup_is_paid_once_wherever_the_call_goes(line: Line) -> None:
+    """Through a zone whose quota is never used, and through one where allowances pay."""
+    rating = json.loads(json.dumps(RATING))
+    rating["tariffs"]["pay"][:2] = [
+        {"service": "data", "zones": ["home"], "price": 2 * MINOR, "per": 100, "setup": 7 * MINOR},
+        {"service": "data", "zones": ["europe"], "included": False, "price": 5 * MINOR, "per": 100, "setup": 9 * MINOR},
+        {"service": "data"},
+    ]
+    (await line.client.put("/ocs/v1/rating", json=rating)).raise_for_status()
+    await line.open("pay", [money(500)])
+    await line.ask("create", usage(1, True, amount=100), **visiting("208", "01"))
+    assert (await line.totals())["minor"]["held"] == 9
+    # A first: setup and price; B is granted and never used; A again: the price alone.
+    await line.ask("update", usage(1, True, used=100, amount=100), **visiting("262", "01"))
+    assert (await line.totals())["minor"]["used"] == 9
+    assert (await line.totals())["minor"]["held"] == 5
+    await line.ask("update", usage(1, True, amount=100), **visiting("208", "01"))
+    assert (await line.totals())["minor"]["held"] == 2
+    await line.ask("update", usage(1, True, used=100, amount=100), **visiting("310", "260"))
+    assert (await line.totals())["minor"]["used"] == 11
+    # No terms of money here; use that nobody granted is paid as here, and the setup does not come back with the next.
+    await line.ask("update", usage(1, True, amount=100), **visiting("262", "01"))
+    await line.ask("update", usage(1, False, used=100))
+    await line.ask("release", usage(1, False, used=100))
+    assert (await line.totals())["minor"] == {
+        "granted": 500,
+        "used": 21,
+        "held": 0,
+        "available": 479,
+        "expired": 0,
+        "balance": 479,
+        "credit": 0,
+    }
+
+
+async def test_a_setup_is_remembered_where_allowances_pay(line: Line) -> None:
+    """Also by requests that are charged as a set, which leave prices alone."""
+    rating = json.loads(json.dumps(RATING))
+    rating["tariffs"]["pay"] = [
+        {"service": "data", "zones": ["europe"], "included": False, "price": 5 * MINOR, "per": 100, "setup": 9 * MINOR},
+        {"service": "data"},
+    ]
+    (await line.client.put("/ocs/v1/rating", json=rating)).raise_for_status()
+    await line.open("pay", [money(500), octets(1000)])
+    await line.ask("create", usage(1, True, amount=100), **visiting("262", "01"))
+    await line.ask("update", usage(1, True, used=100, amount=100), **visiting("208", "01"))
+    assert (await line.totals())["minor"]["used"] == 14
+    for _ in range(2):
+        await line.ask("update", usage(1, True, used=100, amount=100), **visiting("208", "01"))
+    await line.ask("update", usage(1, True, used=100, amount=100), **visiting("262", "01"))
+    found = await line.totals()
+    assert (found["octets"]["used"], found["minor"]["held"]) == (300, 5)
+
+
 async def test_a_minimum_and_then_by_the_second(line: Line) -> None:
     await line.open("pay", [money(500)])
     await line.ask("create", usage(3, True, unit="time", amount=600), **ims("0639980000"))
@@ -228,7 +303,15 @@ async def test_two_sessions_never_spend_the_same_money(line: Line) -> None:
     assert second["grantedUnit"] == {"totalVolume": 200}
     await line.ask("release", usage(1, False, used=300))
     await other.ask("release", usage(1, False, used=200))
-    assert (await line.totals())["minor"] == {"granted": 10, "used": 10, "held": 0, "available": 0, "expired": 0}
+    assert (await line.totals())["minor"] == {
+        "granted": 10,
+        "used": 10,
+        "held": 0,
+        "available": 0,
+        "expired": 0,
+        "balance": 0,
+        "credit": 0,
+    }
 
 
 async def test_a_late_report_is_paid_and_takes_no_quota(line: Line) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mvnobox.charging.rating.document import Rating
 from mvnobox.charging.rating.explain import Balance, explain
-from mvnobox.charging.rating.scene import Circumstances, Scenery
+from mvnobox.charging.rating.scene import Circumstances, Scenery, told_of
 
 PARIS = ZoneInfo("Europe/Paris")
 MINOR = 1_000_000
@@ -67,6 +67,12 @@ def test_the_longest_network_counts(network: str, zone: str) -> None:
         ("tel:112", "emergency"),
         ("sip:15@ims.example.org;user=phone", "emergency"),
         ("3919", "emergency"),
+        ("urn:service:sos", "emergency"),
+        ("URN:Service:SOS.Ambulance", "emergency"),
+        (" urn:service:sos.fire;x=y", "emergency"),
+        ("urn:service:sosa", "other"),
+        ("urn:service:test.sos", "other"),
+        ("urn:service:counseling", "other"),
         ("0144000000", "homes"),
         ("+33 1 44 00 00 00", "homes"),
         ("0033144000000", "homes"),
@@ -107,6 +113,16 @@ def test_the_limit_is_where_the_hours_change(at: dt.datetime) -> None:
     assert limit is not None
     assert SCENERY.band(at + dt.timedelta(seconds=limit - 1))[0] == band
     assert SCENERY.band(at + dt.timedelta(seconds=limit + 1))[0] != band
+
+
+def test_a_call_for_help_needs_no_rating() -> None:
+    assert told_of(None, Circumstances("26201", "urn:service:sos.police"), ["seconds"]) == "*||emergency|other|"
+    assert told_of(None, Circumstances("26201", "112"), ["seconds"]) is None
+    assert told_of(SCENERY, Circumstances(None, "urn:service:sos"), ["seconds"]).split("|")[:3] == [
+        "*",
+        "",
+        "emergency",
+    ]  # type: ignore[union-attr]
 
 
 def test_what_the_ledger_has_to_look_at() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import asyncpg
 
 from mvnobox.charging.batches import Batches
-from mvnobox.charging.ledger import Call, Ledger, Reply, Units, create_key, make_pool
+from mvnobox.charging.ledger import Call, Ledger, Reply, Units, create_key, differences, make_pool
 from mvnobox.charging.settings import OcsSettings
 
 ACCOUNTS, STEPS = 6, 120
@@ -188,7 +188,7 @@ async def _walk(ocs: Any, connection: asyncpg.Connection, seed: int) -> set[str]
                 await world.do(what, account, session)
         if step % 20 == 19:
             assert await sets.state() == await singles.state(), (seed, step)
-    assert await ledger.differences() == []
+    assert await differences(ocs.dsn) == []
     await pool.close()
     return outcomes
 
@@ -238,7 +238,7 @@ async def test_usual_requests_of_one_account_are_charged_as_a_set(ocs: Any) -> N
     # Half of it is used, half is held; who wants more has to look into the next bucket, and those after it with it.
     assert tuple(await connection.fetchrow("SELECT used, held FROM bucket WHERE priority = -1")) == (500, 500)
     assert [reply.outcome for reply in await batches.together(calls("update", 2, 40, 60))] == ["done"] * 10
-    assert await Ledger(pool, OcsSettings()).differences() == []
+    assert await differences(ocs.dsn) == []
     await pool.close()
     await connection.close()
 
@@ -259,6 +259,6 @@ async def test_twins_in_one_batch_are_one_request(ocs: Any) -> None:
         assert [reply.outcome for reply in replies] == ["done", "repeated", "repeated", "repeated"]
         assert {(reply.ref, reply.body) for reply in replies} == {(world.ref(1), replies[0].body)}
     assert await connection.fetchval("SELECT used FROM bucket WHERE priority = -1") == 40
-    assert await ledger.differences() == []
+    assert await differences(ocs.dsn) == []
     await pool.close()
     await connection.close()

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mvnobox.charging.diameter.control import session_ref
+from mvnobox.charging.diameter.calls import session_ref
 from mvnobox.charging.diameter.credit import Answers, CreditRequest, Service, granted, service_answer
 from mvnobox.charging.diameter.currencies import minor_units
 from mvnobox.charging.diameter.notify import notify_uri, read_uri

@@ -69,27 +69,36 @@ class Memory(asyncio.Transport):
 
 
 class Mutator:
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, name: str = "smf.test", **of: Any) -> None:
+        """`name`: what Session-Ids begin with; `of`: whose requests they are."""
         self.random = random.Random(seed)
         peer = Peer(None, None, "smf.test")  # type: ignore[arg-type]
         used = [avp(420, 17), avp(412, 300, wide=True), avp(414, 450, wide=True), avp(872, 4, vendor=10415)]
         money = avp(437, [avp(413, [avp(445, [avp(447, 5, wide=True), avp(429, 0)]), avp(425, 978)])])
         proxy = avp(284, [avp(280, "p1"), avp(33, b"x")])
         self.valid = [
-            (272, peer.ccr(1, 0, "smf.test;1;1", mscc(want=[]), more=proxy)),
-            (272, peer.ccr(2, 1, "smf.test;1;1", mscc(want=[octets(800)], used=used, group=None))),
+            (272, peer.ccr(1, 0, f"{name};1;1", mscc(want=[]), more=proxy, **of)),
+            (272, peer.ccr(2, 1, f"{name};1;1", mscc(want=[octets(800)], used=used, group=None), **of)),
             (
                 272,
                 peer.ccr(
-                    2, 2, "s", mscc(want=[], used=[octets(1)]), mscc(want=[avp(420, 5)], group=3, more=avp(439, 1))
+                    2,
+                    2,
+                    name,
+                    mscc(want=[], used=[octets(1)]),
+                    mscc(want=[avp(420, 5)], group=3, more=avp(439, 1)),
+                    **of,
                 ),
             ),
-            (272, peer.ccr(3, 3, "smf.test;1;1", mscc(used=[octets(2**40)]))),
-            (272, peer.ccr(2, 4, "s;1;2", avp(446, [octets(4)]), avp(437, []))),
-            (272, peer.ccr(4, 0, "s;1;3", avp(437, [avp(417, 3, wide=True)]), avp(432, 4), more=avp(436, 0))),
-            (272, peer.ccr(4, 0, "s;1;4", money, more=avp(436, 1))),
-            (272, peer.ccr(4, 0, "s;1;5", more=avp(436, 2))),
-            (272, peer.ccr(4, 0, "s;1;6", avp(437, [octets(3)]), more=avp(436, 3))),
+            (272, peer.ccr(3, 3, f"{name};1;1", mscc(used=[octets(2**40)]), **of)),
+            (272, peer.ccr(2, 4, f"{name};1;12", avp(446, [octets(4)]), avp(437, []), **of)),
+            (
+                272,
+                peer.ccr(4, 0, f"{name};1;13", avp(437, [avp(417, 3, wide=True)]), avp(432, 4), more=avp(436, 0), **of),
+            ),
+            (272, peer.ccr(4, 0, f"{name};1;14", money, more=avp(436, 1), **of)),
+            (272, peer.ccr(4, 0, f"{name};1;15", more=avp(436, 2), **of)),
+            (272, peer.ccr(4, 0, f"{name};1;16", avp(437, [octets(3)]), more=avp(436, 3), **of)),
             (280, avp(264, "smf.test") + avp(296, "test")),
         ]
 
@@ -248,3 +257,45 @@ async def test_no_message_crashes_and_every_request_is_answered(serve: Any, capl
     # The mutations reach every refusal that a single message can have.
     assert {2001, 3001, 3007, 3008, 3009, 5001, 5004, 5005, 5009, 5012, 5014} <= set(results), results
     print(f"{done} messages, seed {SEED}: {dict(sorted(results.items()))}")
+
+
+async def test_mutations_leave_the_real_ledger_sound(account: Any, ocs: Any) -> None:
+    """The same over a socket, with a real OCS and its database: every request is answered, and the account's sums agree."""
+    for unit in ("octets", "seconds", "messages", "minor"):
+        account.grant(10**15, unit)
+    results: Counter[int] = Counter()
+    peer = await Peer.connect(ocs.diameter[0], "fuzz.test")
+    assert (await peer.exchange(message(257, peer.cer(), flags=0x80, application=0))).result == 2001
+    hop = 0
+    for batch in range(max(MESSAGES // 25 // BATCH, 1)):
+        mutator = Mutator(SEED * 1_000_000 + batch, f"fuzz.test;{batch}", imsi=account.imsi)
+        expected, sent = set(), []
+        for command, body in mutator.valid[:-1]:
+            hop += 1
+            sent.append(message(command, body, hop=hop))
+            expected.add(hop)
+        while len(sent) < BATCH:
+            hop += 1
+            made = mutator.mutated(hop)
+            # What ends the connection is the other test's matter, and that of test_peers.
+            if made[0] != 1 or int.from_bytes(made[1:4]) != len(made) or int.from_bytes(made[5:8]) == 282:
+                continue
+            sent.append(made)
+            if made[4] & 0x80:
+                expected.add(hop)
+        mutator.random.shuffle(sent)
+        peer.writer.write(b"".join(sent))
+        while expected:
+            answer = await asyncio.wait_for(peer.receive(), 60)
+            if answer.flags & 0x80:
+                continue
+            expected.remove(answer.hop)
+            results[answer.result or 0] += 1
+            # Nothing of it is the database's trouble.
+            assert answer.result not in (0, 3004), answer.data.hex()
+    assert {2001, 5002, 5004} <= set(results), results
+    for unit in ("octets", "seconds", "messages", "minor"):
+        granted, used, held, available = account.totals(unit)
+        assert granted == used + held + available and used >= 0
+    await peer.close()
+    print(f"{hop} messages, seed {SEED}: {dict(sorted(results.items()))}")

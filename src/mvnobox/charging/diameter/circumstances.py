@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mvnobox.charging.rating.scene import Circumstances
+from mvnobox.charging.rating.scene import Circumstances, is_sos
 from mvnobox.diameter.codec import DiameterError, Found, split
 from mvnobox.diameter.codes import Avp
 
@@ -26,8 +26,11 @@ def circumstances(data: bytes, avp: Found) -> Circumstances:
                 network = value.decode("ascii")
             elif key == Avp.USER_LOCATION_INFO and network is None and len(value) >= 4 and value[0] in _LOCATIONS:
                 network = _plmn(value[1:4])
-            elif key in (Avp.CALLED_PARTY_ADDRESS, Avp.ADDRESS_DATA) and called is None and len(value) <= 300:
-                called = value.decode("utf-8", "ignore")
+            elif key in (Avp.CALLED_PARTY_ADDRESS, Avp.ADDRESS_DATA) and len(value) <= 300:
+                address = value.decode("utf-8", "ignore")
+                # The first one; but a call for help is one wherever it says so.
+                if called is None or is_sos(address):
+                    called = address
     except DiameterError:
         pass
     return Circumstances(network, called or None)

@@ -10,7 +10,7 @@ import time
 from enum import Enum
 from typing import cast
 
-from mvnobox.charging.diameter.control import Sender
+from mvnobox.charging.diameter.calls import Sender
 from mvnobox.charging.diameter.credit import CreditRequest
 from mvnobox.charging.diameter.node import PEERS, REFUSED, Node
 from mvnobox.diameter import codec

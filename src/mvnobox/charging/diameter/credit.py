@@ -40,14 +40,23 @@ class Money(NamedTuple):
 
 
 class Amounts(dict[str, int]):
-    """Octets, seconds and messages (service specific units) of a service unit; money apart."""
+    """Octets, seconds and messages (service specific units) of a service unit; money apart. `place`: where it stands."""
 
-    __slots__ = ("money",)
+    __slots__ = ("money", "place")
     money: Money | None
 
-    def __init__(self) -> None:
+    def __init__(self, place: tuple[bytes, Found] | None = None) -> None:
         super().__init__()
-        self.money = None
+        self.money, self.place = None, place
+
+    def fits(self, unit: str) -> bool:
+        """Whether it can be counted in a unit; what says nothing at all can."""
+        return self.money is None and (unit in self or not self)
+
+    @property
+    def raw(self) -> bytes:
+        """The AVP as it was sent, for Failed-AVP."""
+        return codec.raw(*self.place) if self.place is not None else b""
 
 
 @dataclass(slots=True)
@@ -213,7 +222,7 @@ def _service(data: bytes, avp: Found) -> Service:
 
 def _amounts(data: bytes, avp: Found) -> Amounts:
     """A Requested- or Used-Service-Unit; octets are the total, or else the sum of both directions."""
-    made = Amounts()
+    made = Amounts((data, avp))
     total = None
     parts = 0
     for member in split(data, avp[3], avp[4]):
@@ -326,14 +335,19 @@ def _restricted(filters: Iterable[str]) -> bytes:
     return codec.group(Avp.FINAL_UNIT_INDICATION, [action, *(codec.utf8(Avp.FILTER_ID, one) for one in filters)])
 
 
-def service_answer(service: Service, info: dict[str, Any], final_units: bool = True) -> bytes:
-    """One Multiple-Services-Credit-Control of an answer; rating group and service identifiers as they were asked."""
+def service_answer(service: Service, info: dict[str, Any], final_units: bool = True, failed: bytes = b"") -> bytes:
+    """One Multiple-Services-Credit-Control of an answer; rating group and service identifiers as they were asked.
+
+    `failed`: the AVP that could not be rated.
+    """
     parts = [*terms(info, final_units)]
     for identifier in service.identifiers:
         parts.append(codec.u32(Avp.SERVICE_IDENTIFIER, identifier))
     if service.rating_group is not None:
         parts.append(codec.u32(Avp.RATING_GROUP, service.rating_group))
     parts.append(_RESULT_AVPS[info["resultCode"]])
+    if failed:
+        parts.append(codec.octets(Avp.FAILED_AVP, failed))
     return codec.group(Avp.MULTIPLE_SERVICES_CREDIT_CONTROL, parts)
 
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from mvnobox.charging.diameter.control import CreditControl, Sender
+from mvnobox.charging.diameter.calls import Sender
+from mvnobox.charging.diameter.control import CreditControl
 from mvnobox.charging.diameter.credit import Answers, CreditRequest
 from mvnobox.charging.diameter.settings import DiameterPeer, DiameterSettings
 from mvnobox.charging.problems import UNFIT

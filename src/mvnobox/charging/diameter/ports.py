@@ -5,16 +5,16 @@ from __future__ import annotations
 import datetime as dt
 import time
 import uuid
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import asyncpg
 
 from mvnobox.charging.accounts import Accounts
 from mvnobox.charging.diameter.currencies import CURRENCIES
 from mvnobox.charging.rating.book import Ratings
-from mvnobox.charging.rating.document import HOME, OTHER, SERVICES
+from mvnobox.charging.rating.document import HOME, OTHER, SERVICES, Rule, Service
 from mvnobox.charging.rating.price import Terms
-from mvnobox.charging.rating.scene import Circumstances, Scenery
+from mvnobox.charging.rating.scene import Circumstances, Scenery, is_emergency
 from mvnobox.charging.schemas import BucketGrant, Grant, Unit
 
 
@@ -25,6 +25,9 @@ class Customer(NamedTuple):
     brand: str
     account: str
     currency: str
+
+
+Credit = Literal["enough", "none", "denied"]
 
 
 class Price(NamedTuple):
@@ -46,12 +49,12 @@ class Book(Protocol):
         """The brand that a charging session belongs to."""
         ...
 
-    async def available(self, customer: Customer, unit: Unit) -> int:
-        """What is left of a unit, reservations taken off."""
+    async def credit(self, customer: Customer, seen: Circumstances, wishes: list[tuple[Unit, int]]) -> Credit:
+        """Whether all of it could be had here and now, out of what is held for nobody; an amount of 0: any at all."""
         ...
 
-    async def refund(self, customer: Customer, request: uuid.UUID, unit: Unit, amount: int) -> None:
-        """Give something back, once a request."""
+    async def refund(self, customer: Customer, request: uuid.UUID, unit: Unit, amount: int) -> bool:
+        """Give something back, once a request. False: the account is terminated."""
         ...
 
     async def price(self, customer: Customer, seen: Circumstances, unit: Unit, amount: int) -> Price | None:
@@ -101,13 +104,54 @@ class PostgresBook:
         brand: str | None = await self._pool.fetchval("SELECT brand FROM session WHERE ref = $1", ref, timeout=5)
         return brand
 
-    async def available(self, customer: Customer, unit: Unit) -> int:
+    async def credit(self, customer: Customer, seen: Circumstances, wishes: list[tuple[Unit, int]]) -> Credit:
         found = await self._accounts.balances(customer.brand, customer.account)
-        return int(found["totals"].get(unit, {}).get("available", 0)) if found else 0
+        if found is None:
+            return "denied"
+        scenery, tariff = await self._ratings.get(customer.brand), await self._tariff(customer)
+        left: dict[str, int] = {unit: total["available"] for unit, total in found["totals"].items()}
+        for unit, amount in wishes:
+            rest, service = max(amount, 1), SERVICES.get(unit)
+            rule = _rule(scenery, tariff, service, seen) if service is not None else None
+            if is_emergency(scenery, seen.called):
+                continue
+            if found["status"] != "active" or (rule is not None and rule.not_sold):
+                return "denied"
+            if rule is not None and rule.free:
+                continue
+            if rule is None or rule.included:
+                taken = min(rest, left.get(unit, 0))
+                left[unit] = left.get(unit, 0) - taken
+                rest -= taken
+            if rest and rule is not None and rule.price is not None and scenery is not None:
+                terms, money = Terms.of(rule, scenery.rating.rounding), left.get("minor", 0)
+                if terms.units(money) >= rest:
+                    left["minor"] = money - terms.cost(rest)
+                    rest = 0
+            if rest:
+                return "none"
+        return "enough"
 
-    async def refund(self, customer: Customer, request: uuid.UUID, unit: Unit, amount: int) -> None:
+    async def _tariff(self, customer: Customer) -> str | None:
+        tariff: str | None = await self._pool.fetchval(
+            "SELECT tariff FROM account WHERE brand = $1 AND account_id = $2",
+            customer.brand, customer.account, timeout=5,
+        )  # fmt: skip
+        return tariff
+
+    async def refund(self, customer: Customer, request: uuid.UUID, unit: Unit, amount: int) -> bool:
+        # What was refunded before is answered as it was then.
+        gone = await self._pool.fetchval(
+            """SELECT status = 'terminated' AND NOT EXISTS (
+                   SELECT FROM grant_request g WHERE g.brand = a.brand AND g.request_id = $3)
+               FROM account a WHERE brand = $1 AND account_id = $2""",
+            customer.brand, customer.account, request, timeout=5,
+        )  # fmt: skip
+        if gone or gone is None:
+            return False
         bucket = BucketGrant(unit=unit, amount=amount, source=f"refund:{request}")
         await self._accounts.grant(customer.brand, customer.account, Grant(request_id=request, buckets=[bucket]))
+        return True
 
     async def scenery(self, brand: str) -> Scenery | None:
         return await self._ratings.get(brand)
@@ -117,15 +161,17 @@ class PostgresBook:
         service = SERVICES.get(unit)
         if scenery is None or service is None or number is None:
             return None
-        tariff = await self._pool.fetchval(
-            "SELECT tariff FROM account WHERE brand = $1 AND account_id = $2",
-            customer.brand, customer.account, timeout=5,
-        )  # fmt: skip
-        scene = scenery.scene(seen, dt.datetime.now(dt.UTC))
-        rating = scenery.rating
-        rule = rating.rule(tariff, service, scene.zone or HOME, scene.destination or OTHER, scene.band)
+        rating, rule = scenery.rating, _rule(scenery, await self._tariff(customer), service, seen)
         if rule.free:
             return Price(0, 0, number)
         if rule.price is None:
             return None
         return Price(Terms.of(rule, rating.rounding).cost(amount), -rating.minor_digits, number)
+
+
+def _rule(scenery: Scenery | None, tariff: str | None, service: Service, seen: Circumstances) -> Rule:
+    """What decides here and now; of a line that never said where it is, at home."""
+    if scenery is None:
+        return Rule(service=service)
+    scene = scenery.scene(seen, dt.datetime.now(dt.UTC))
+    return scenery.rating.rule(tariff, service, scene.zone or HOME, scene.destination or OTHER, scene.band)

@@ -82,6 +82,11 @@ class Rule(Closed):
         """Whether it pays out of allowances as if there were no rule, as long as they last."""
         return self.included and not self.free
 
+    @property
+    def not_sold(self) -> bool:
+        """Whether it is refused however much there is."""
+        return not (self.included or self.free) and self.price is None
+
     def fits(self, service: Service, zone: str, destination: str, band: str) -> bool:
         return (
             self.service == service

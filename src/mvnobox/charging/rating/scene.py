@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import functools
+import re
 from collections.abc import Iterable
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
@@ -13,6 +14,8 @@ import phonenumbers
 from mvnobox.charging.rating.document import ELSEWHERE, EMERGENCY, HOME, OTHER, SERVICES, Band, Rating, Service
 
 _DAY = 1440
+# RFC 5031 section 4.2: whatever follows `sos.` is an emergency service, too. Compared without regard to case (section 3).
+_SOS = re.compile(r"\s*urn:service:sos([.;?#\s]|$)", re.IGNORECASE)
 
 
 class Circumstances(NamedTuple):
@@ -64,7 +67,9 @@ class Scenery:
         return ELSEWHERE
 
     def destination(self, dialled: str) -> str:
-        """Of a number as dialled: `tel:` and `sip:` URIs, international and national form, short numbers."""
+        """Of a number as dialled: `tel:` and `sip:` URIs, international and national form, short numbers, `urn:service:sos`."""
+        if is_sos(dialled):
+            return EMERGENCY
         number = plain(dialled)
         if number in self._emergency:
             return EMERGENCY
@@ -144,6 +149,23 @@ def _within(band: Band, day: int, minute: int) -> bool:
     # Over midnight: the evening of its day and the morning after.
     yesterday = (day - 2) % 7 + 1
     return (day in band.days and minute >= band.start) or (yesterday in band.days and minute < band.until)
+
+
+def is_sos(called: str | None) -> bool:
+    """Whether an emergency service is called by its name (RFC 5031), which is the same in every country."""
+    return called is not None and _SOS.match(called) is not None
+
+
+def is_emergency(scenery: Scenery | None, called: str | None) -> bool:
+    """Whether an emergency service or a helpline of the brand's country is called."""
+    return is_sos(called) or (scenery is not None and called is not None and scenery.destination(called) == EMERGENCY)
+
+
+def told_of(scenery: Scenery | None, seen: Circumstances, units: Iterable[str | None]) -> str | None:
+    """The scene of a request as the ledger takes it; None where a brand has no rating and nobody calls for help."""
+    if scenery is not None:
+        return scenery.told_now(seen, units)
+    return f"*||{EMERGENCY}|{OTHER}|" if is_sos(seen.called) else None
 
 
 def plain(dialled: str) -> str:

@@ -1,0 +1,134 @@
+"""What a credit-control request becomes: one call of the ledger, under a reference that its Session-Id gives."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import json
+import uuid
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from mvnobox.charging.diameter.credit import CreditRequest
+from mvnobox.charging.diameter.notify import notify_uri
+from mvnobox.charging.diameter.ports import Book
+from mvnobox.charging.diameter.settings import DiameterPeer
+from mvnobox.charging.ledger import Call, Engine, Operation, Reply, Units, create_key
+from mvnobox.charging.rating.scene import told_of
+from mvnobox.diameter import codec
+from mvnobox.diameter.codec import DiameterError
+from mvnobox.diameter.codes import Avp, Result
+
+Answer = tuple[int, list[bytes]]
+
+
+class Sender(NamedTuple):
+    """Who a request comes from, as far as it matters for charging."""
+
+    host: str
+    brand: str | None
+    final_units: bool
+    refuses_whole: bool = False
+    refusal_delay: float = 0
+    whole_quota: bool = False
+
+    @classmethod
+    def of(cls, host: str, peer: DiameterPeer) -> Sender:
+        """A peer by its settings."""
+        return cls(host, peer.brand, peer.final_units, peer.refuses_whole, peer.refusal_delay_seconds, peer.whole_quota)
+
+
+def session_ref(session_id: bytes) -> uuid.UUID:
+    """The charging session of a Session-Id: a UUID version 8 (RFC 9562 section 5.8) that anyone can compute.
+
+    RFC 6733 section 8.8 makes the Session-Id of two counted numbers; they lead, so that new sessions of a peer are
+    neighbours in the ledger's indexes. A hash of the whole follows.
+    """
+    digest = int.from_bytes(hashlib.sha256(session_id).digest()[:16])
+    parts = session_id.split(b";")
+    if len(parts) >= 3 and parts[1].isdigit() and parts[2].isdigit() and len(parts[1]) <= 20 and len(parts[2]) <= 20:
+        counted = (int(parts[1]) << 32 | int(parts[2]) & 0xFFFFFFFF) & (1 << 48) - 1
+        digest = counted << 80 | digest & (1 << 80) - 1
+    return uuid.UUID(int=digest & ~(0xF << 76) & ~(0x3 << 62) | 8 << 76 | 2 << 62)
+
+
+class Calls:
+    """The ledger, as requests of peers call it."""
+
+    def __init__(self, engine: Engine, book: Book) -> None:
+        self._engine, self._book = engine, book
+
+    async def charge(
+        self, operation: Operation, request: CreditRequest, sender: Sender, units: list[Units], step: int = 0
+    ) -> Reply:
+        """One call of the ledger; outcome unknown, or an answer. Where the sender stands for no brand, the subscriber says
+        which. Raises DiameterError 5004 for a Session-Id or a CC-Request-Number that stands for something else."""
+        ref = session_ref(request.session_id)
+        if operation == "create" and not request.subscribers:
+            raise DiameterError(
+                Result.MISSING_AVP, "a Subscription-Id with an IMSI or a number is missing", _NO_SUBSCRIPTION
+            )
+        reply = None
+        for fresh in (False, True):
+            brand, subscriber = sender.brand, request.subscribers[0] if request.subscribers else None
+            if brand is None or len(request.subscribers) > 1:
+                customer = await self._book.find(request.subscribers, fresh)
+                if customer is not None and brand in (None, customer.brand):
+                    brand, subscriber = customer.brand, customer.subscriber
+                elif brand is None:
+                    brand = await self._book.brand_of(ref) if operation != "create" else None
+            if brand is None:
+                return reply or Reply("unknown", None, None, 0, 0)
+            scenery = await self._book.scenery(brand)
+            scene = told_of(scenery, request.circumstances, [one.unit for one in units])
+            reply = await self._engine.charge(
+                Call(
+                    operation,
+                    brand,
+                    (request.number or 0) + step,
+                    units,
+                    notify_uri(sender.host, request.origin_host, request.origin_realm, request.session_id),
+                    ref,
+                    subscriber,
+                    create_key("diameter", request.session_id.hex()) if operation == "create" else None,
+                    dt.datetime.now(dt.UTC) if operation == "create" else None,
+                    # A Session-Id is never used twice (RFC 6733 section 8.8): the same initial request is a repeat.
+                    True,
+                    scene,
+                )
+            )
+            if reply.outcome != "unknown":
+                break
+        assert reply is not None
+        if reply.outcome == "taken":
+            # A Session-Id is never used twice (RFC 6733 section 8.8): no repetition would help.
+            raise DiameterError(
+                Result.INVALID_AVP_VALUE,
+                "this Session-Id was used before, with another CC-Request-Number or long ago",
+                codec.octets(Avp.SESSION_ID, request.session_id),
+            )
+        if reply.outcome == "mismatch":
+            raise DiameterError(
+                Result.INVALID_AVP_VALUE,
+                "CC-Request-Number was used for another CC-Request-Type",
+                codec.u32(Avp.CC_REQUEST_NUMBER, request.number or 0),
+            )
+        return reply
+
+
+_NO_SUBSCRIPTION = codec.group(
+    Avp.SUBSCRIPTION_ID, [codec.u32(Avp.SUBSCRIPTION_ID_TYPE, 1), codec.utf8(Avp.SUBSCRIPTION_ID_DATA, "")]
+)
+
+
+def rating_group(group: int) -> bytes:
+    """A Rating-Group AVP."""
+    return codec.u32(Avp.RATING_GROUP, group)
+
+
+def infos(reply: Reply) -> dict[int, dict[str, Any]]:
+    """A reply's MultipleUnitInformation by rating group."""
+    if not reply.body:
+        return {}
+    found: Iterable[dict[str, Any]] = json.loads(reply.body)["multipleUnitInformation"]
+    return {one["ratingGroup"]: one for one in found}
