@@ -23,7 +23,8 @@ from mvnobox.n4.rules import (
     limits,
     split_usage,
 )
-from mvnobox.n4.store import Seen, Session, Store
+from mvnobox.n4.seen import Seen
+from mvnobox.n4.store import Session, Store
 from mvnobox.pfcp import codec
 from mvnobox.pfcp.codec import DROP, FORW, Ie, IeType, Message, PfcpError, Type
 from mvnobox.service import database

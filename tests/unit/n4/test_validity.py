@@ -1,0 +1,96 @@
+"""A quota's time: it is renewed before its end, with what was used on its terms, over restarts too."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.chf import Chf
+
+from mvnobox.n4.renewal import LONGEST_SECONDS, renew_in
+from mvnobox.n4.rules import query_urr
+from mvnobox.pfcp.codec import IeType, Type
+
+from .conftest import Bench, until
+from .replay import Replay, messages
+
+pytestmark = pytest.mark.timeout(60)
+
+
+@given(st.one_of(st.none(), st.floats(allow_nan=True, allow_infinity=True), st.floats(0, 4000)))
+def test_a_quota_is_renewed_before_its_time_ends(validity: float | None) -> None:
+    seconds = renew_in(validity)
+    assert 1 <= seconds <= LONGEST_SECONDS
+    if validity is not None and validity > 2 and math.isfinite(validity):
+        assert min(validity, LONGEST_SECONDS) * 0.9 - 0.001 <= seconds < validity
+    elif validity is not None and not validity > 1:
+        assert seconds <= 1.5
+
+
+async def established(bench: Bench, chf: Chf, validity: int) -> Replay:
+    chf.unit["validityTime"] = validity
+    replay = Replay(bench)
+    await replay.all(messages("ipv4", "association", "establishment"))
+    return replay
+
+
+async def test_what_was_used_goes_on_the_old_terms_and_a_new_quota_is_there_in_time(
+    scripted: tuple[Bench, Chf],
+) -> None:
+    bench, chf = scripted
+    replay = await established(bench, chf, 2)
+    assert len(chf.asked) == 1
+    replay.answer_query(1234, 0)
+    await until("the renewal", lambda: len(chf.asked) == 2)
+    assert chf.used() == [1234]
+    asked = bench.upf.asked[Type.SESSION_MODIFICATION_REQUEST]
+    query = next(message for message in asked if message.first(IeType.QUERY_URR))
+    assert query.ies == [query_urr(16)]
+    # The UPF is told of the new quota, and that one is renewed as well; one that does not know the query is no trouble.
+    await until("the next quota at the UPF", lambda: asked[-1].first(IeType.UPDATE_URR))
+    await until("the renewal after that", lambda: len(chf.asked) == 3)
+    assert chf.used() == [1234]
+    # Longer terms: no request before their end.
+    chf.unit["validityTime"] = 3600
+    await until("the longer quota", lambda: len(chf.asked) == 4)
+    session = await bench.store.session(replay.seid)
+    assert session is not None and not await bench.store.to_renew(1700)
+    assert [seid for seid, _ in await bench.store.to_renew(1801)] == [replay.seid]
+
+
+async def test_a_deadline_outlives_the_ctf(scripted: tuple[Bench, Chf]) -> None:
+    bench, chf = scripted
+    replay = await established(bench, chf, 600)
+    await bench.stop()
+    # Ended while nobody was there.
+    await bench.store.update(replay.seid, renew_seconds=-60.0)
+    await bench.start(bench.settings, bench.store)
+    await until("the renewal", lambda: len(chf.asked) == 2)
+
+    async def far() -> bool:
+        return not await bench.store.to_renew(500)
+
+    await until("the new deadline", far)
+    # Another instance has written a near one: seen at the next look.
+    await bench.store.update(replay.seid, renew_seconds=0.5)
+    await bench.ctf.gate.renewals.look()
+    await until("the renewal after that", lambda: len(chf.asked) == 3)
+
+
+async def test_a_report_in_the_meantime_is_a_renewal(scripted: tuple[Bench, Chf]) -> None:
+    bench, chf = scripted
+    replay = await established(bench, chf, 2)
+    chf.unit["validityTime"] = 3600
+    await replay.report(1000, 0)
+    await until("the report's quota", lambda: len(chf.asked) == 2)
+
+    async def far() -> bool:
+        return not await bench.store.to_renew(1700)
+
+    await until("the new deadline", far)
+    assert not bench.ctf.gate.renewals._timers
+    await asyncio.sleep(0)
+    assert len(chf.asked) == 2
