@@ -235,18 +235,20 @@ class Gate:
     async def _wait(self, session: Session, outage: Outage, error: OcsUnavailable | ContextNotFound) -> None:
         """Wait until the OCS may be asked again; what has to be done with the traffic meanwhile is done in time."""
         again = outage.again_at(error)
+        # What the UPF does not take is told again after the next attempt.
+        tried = False
         while True:
-            if not outage.decided and outage.decision_at() <= time.monotonic():
-                await self._without_ocs(session, outage)
-                outage.decided = True
+            if not (outage.decided or tried) and outage.decision_at() <= time.monotonic():
+                outage.decided = await self._without_ocs(session.seid, outage)
+                tried = True
             if (now := time.monotonic()) >= again:
                 return
-            until = again if outage.decided else min(again, outage.decision_at())
+            until = again if outage.decided or tried else min(again, outage.decision_at())
             await self._pause(session.seid, max(0.0, until - now))
             if outage.handling == CONTINUE and session.seid in self._dirty:
                 # A quota that was given on trust is used: another one.
                 self._dirty.discard(session.seid)
-                outage.decided = False
+                outage.decided = tried = False
 
     async def _pause(self, seid: int, seconds: float) -> None:
         """Wait so long, or until there is something new of a session."""
@@ -304,14 +306,20 @@ class Gate:
         log.warning("the OCS does not know a charging session; another one is begun", extra={"seid": session.seid})
         await self._store.update(session.seid, nchf_ref=None)
 
-    async def _without_ocs(self, session: Session, outage: Outage) -> None:
-        """The gate while there is no answer: closed, unless the OCS has said that traffic is to go on."""
-        log.warning("no credit without the OCS: %s", outage.cause, extra={"seid": session.seid})
-        if outage.handling == CONTINUE:
-            TRUSTED.inc()
-            await self._apply(session.seid, Verdict(self._settings.quota_octets, throttle=session.throttle))
-        else:
-            await self._apply(session.seid, Verdict(0))
+    async def _without_ocs(self, seid: int, outage: Outage) -> bool:
+        """The gate while there is no answer: closed, unless it is open and the OCS has said that traffic is to go on.
+
+        Whether the UPF has taken it.
+        """
+        if outage.handling != CONTINUE:
+            log.warning("no credit without the OCS: %s", outage.cause, extra={"seid": seid})
+            return await self._apply(seid, Verdict(0))
+        session = await self._store.session(seid)
+        if session is None or not session.open:
+            return await self._tell(seid)
+        TRUSTED.inc()
+        log.warning("a quota on trust, without the OCS: %s", outage.cause, extra={"seid": seid})
+        return await self._apply(seid, Verdict(self._settings.quota_octets, throttle=session.throttle))
 
     async def _apply(self, seid: int, verdict: Verdict) -> bool:
         told, renewal, own = await self.switch.apply(seid, verdict)

@@ -134,6 +134,41 @@ async def test_terminate_closes_at_once_and_the_use_is_still_owed(scripted: tupl
     assert chf.used() == [QUANTUM, QUANTUM]
 
 
+async def test_a_gate_that_the_upf_does_not_close_is_closed_without_the_ocs_too(scripted: tuple[Bench, Chf]) -> None:
+    bench, chf = scripted
+    replay = await established(bench)
+    chf.instead.append(failed("TERMINATE"))
+    chf.stuck = True
+    bench.upf.refused.add(CHANGE)
+    changes = bench.upf.asked[CHANGE]
+    before = len(changes)
+    await replay.report(QUANTUM, 0)
+    await until("attempts", lambda: len(changes) > before + 1)
+    bench.upf.refused.clear()
+
+    async def closed() -> bool:
+        session = await bench.store.session(replay.seid)
+        return session is not None and session.behind_gate and not session.untold
+
+    await until("the gate's closing", closed)
+    assert actions(bench) == {DROP}
+
+
+async def test_continue_opens_no_gate_that_is_closed(scripted: tuple[Bench, Chf]) -> None:
+    bench, chf = scripted
+    replay = await established(bench)
+    chf.unit = {"resultCode": "QUOTA_LIMIT_REACHED"}
+    await replay.report(QUANTUM, 0)
+    await until("the gate's closing", lambda: actions(bench) == {DROP})
+    chf.instead.append(failed("CONTINUE"))
+    chf.stuck = True
+    asked = len(chf.asked)
+    assert await bench.ctf.gate.reauthorize(replay.seid)
+    await until("failures", lambda: len(chf.asked) > asked + 2)
+    session = await bench.store.session(replay.seid)
+    assert session is not None and not session.open and actions(bench) == {DROP}
+
+
 async def test_continue_lets_traffic_pass_and_owes_what_it_was(scripted: tuple[Bench, Chf]) -> None:
     bench, chf = scripted
     replay = await established(bench)
