@@ -23,6 +23,9 @@ class Chf:
         # (status, headers, document) that come first, in the place of grants; the last one again and again if `stuck`.
         self.instead: deque[tuple[int, dict[str, str], dict[str, Any]]] = deque()
         self.stuck = False
+        # Answers are made and do not go out before this is set.
+        self.go = asyncio.Event()
+        self.go.set()
         self.contexts = 0
 
     def used(self) -> list[int]:
@@ -62,6 +65,7 @@ class Chf:
             answer = json.dumps(document).encode()
         elif status == 204:
             answer = b""
+        await self.go.wait()
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": answer})
 

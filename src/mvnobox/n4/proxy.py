@@ -131,7 +131,7 @@ class Ctf:
             async with places:
                 session = await self._store.session(seid)
                 if session is not None and not session.deleted:
-                    await self._end(session)
+                    await self._end(session, patient=True)
 
         while True:
             self._to_end.clear()
@@ -140,8 +140,8 @@ class Ctf:
                 for result in results:
                     if isinstance(result, BaseException):
                         raise result
-            except TROUBLE as error:
-                log.warning("the database does not answer: %s", error)
+            except (PfcpError, *TROUBLE) as error:
+                log.warning("sessions of a restarted SMF are still there: %s", error)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._to_end.wait(), SWEEP_SECONDS)
 
@@ -330,10 +330,15 @@ class Ctf:
             return Message(Type.SESSION_DELETION_RESPONSE, 0, [_cause(Cause.SESSION_NOT_FOUND)], seid=seid)
         return Message(Type.SESSION_DELETION_RESPONSE, 0, await self._end(session), seid=session.smf_seid)
 
-    async def _end(self, session: Session) -> list[Ie]:
-        """Delete a session on the UPF and owe the OCS its last usage and the release; what the SMF gets to know."""
+    async def _end(self, session: Session, *, patient: bool = False) -> list[Ie]:
+        """Delete a session on the UPF and owe the OCS its last usage and the release; what the SMF gets to know.
+
+        `patient`: without an answer of the UPF the session stays, to be ended later.
+        """
         async with self.gate.switch.locks[session.seid]:
             made, _ = await self._ask_upf(Message(Type.SESSION_DELETION_REQUEST, 0, [], seid=session.upf_seid or 0))
+            if made is None and patient:
+                return []
             own, rest = rules.split_usage(made.ies, session.own_urr) if made is not None else ([], [])
             await self._store.mark_deleted(session.seid)
             await self.gate.owe(session.seid, own, release=True)

@@ -282,7 +282,8 @@ class Store:
         """
         async with self._pool.acquire() as connection, connection.transaction():
             row = await connection.fetchrow(
-                "SELECT seen, nchf_sequence, nchf_ref, behind_gate FROM session WHERE seid = $1 FOR UPDATE", seid
+                "SELECT seen, nchf_sequence, nchf_ref, behind_gate, octets FROM session WHERE seid = $1 FOR UPDATE",
+                seid,
             )
             if row is None:
                 return None
@@ -295,6 +296,9 @@ class Store:
                 fresh = True
                 if not (row["behind_gate"] and is_of_dropped(all_)):
                     total, uplink, downlink, counted = total + all_, uplink + up, downlink + down, True
+            if row["nchf_ref"] is None and row["behind_gate"] and row["octets"] == 0:
+                # The gate was never open.
+                total = uplink = downlink = 0
             if reports and not counted and not release:
                 if fresh:
                     await connection.execute(

@@ -144,11 +144,12 @@ class Bench:
 
 
 @pytest.fixture
-async def bench(pg_database: Any, tmp_path: Path) -> AsyncIterator[Bench]:
-    port = free_port()
+async def bench(pg_database: Any, tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
+    """The CTF before the OCS; the parameter, where there is one, are further settings of the OCS."""
+    port, more = free_port(), getattr(request, "param", {})
     environment = {**os.environ, "DATABASE_URL": pg_database.dsn("ocs"), "OCS_TENANT_KEY": KEY}
     config = tmp_path / "ocs.yaml"
-    config.write_text(yaml.safe_dump({"listen": f"127.0.0.1:{port}", "quota": {"octets": QUOTA}}))
+    config.write_text(yaml.safe_dump({"listen": f"127.0.0.1:{port}", "quota": {"octets": QUOTA}, **more}))
     command = [sys.executable, "-m", "mvnobox.charging"]
     subprocess.run([*command, "migrate", "--config", str(config)], env=environment, check=True, capture_output=True)
     with open(tmp_path / "ocs.log", "wb") as log:

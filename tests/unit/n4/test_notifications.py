@@ -111,18 +111,21 @@ async def test_an_answer_from_before_the_abort_does_not_open_the_gate_for_good(s
     bench, chf = scripted
     replay = await established(bench)
     asked = bench.upf.asked[CHANGE]
-    # The CTF dies after the OCS has granted, before it has told anyone; then the OCS ends charging.
-    await bench.stop()
-    assert await bench.store.take_usage(replay.seid, [(16, 0, (1000, 0, 0))]) is not None
-    await bench.start(bench.settings, bench.store)
+    before = len(chf.asked)
+    chf.go.clear()
+    await replay.report(QUANTUM, 0)
+    await until("the request", lambda: len(chf.asked) > before)
+    # The OCS has granted more; before the CTF hears of it, charging ends.
     assert await bench.notify(bench.addresses.path(replay.seid)) == 204
+    await until("the gate's closing", lambda: drops(asked[-1]))
     chf.unit = DENIED
+    chf.go.set()
 
     async def closed() -> bool:
         session = await bench.store.session(replay.seid)
         nothing = await bench.store.next_pending(replay.seid) is None
         return session is not None and nothing and not session.open and session.behind_gate
 
-    await until("the gate's closing", closed)
+    await until("that it stays closed", closed)
     last = next(message for message in reversed(asked) if far_actions(message.ies))
-    assert drops(last) and chf.used() == [1000]
+    assert drops(last) and chf.used() == [QUANTUM]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import math
+from typing import Any
 
+import asyncpg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,8 +16,8 @@ from mvnobox.n4.renewal import LONGEST_SECONDS, renew_in
 from mvnobox.n4.rules import query_urr
 from mvnobox.pfcp.codec import IeType, Type
 
-from .conftest import Bench, until
-from .replay import Replay, messages
+from .conftest import QUOTA, Bench, until
+from .replay import Replay, imsi_in, messages
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -94,3 +96,19 @@ async def test_a_report_in_the_meantime_is_a_renewal(scripted: tuple[Bench, Chf]
     assert not bench.ctf.gate.renewals._timers
     await asyncio.sleep(0)
     assert len(chf.asked) == 2
+
+
+@pytest.mark.parametrize("bench", [{"validitySeconds": 10, "graceSeconds": 3}], indirect=True)
+async def test_an_ocs_with_short_quotas_does_not_take_a_live_session_for_dead(bench: Bench, pg_database: Any) -> None:
+    await bench.account(imsi_in("ipv4"), QUOTA)
+    await Replay(bench).all(messages("ipv4", "association", "establishment"))
+    ocs = await asyncpg.connect(pg_database.dsn("ocs"))
+    try:
+        past = "SELECT created_stamp < now() - interval '13.5 s' FROM session"
+        await until("the first quota's end", lambda: ocs.fetchval(past), 30)
+        # As the sweeper does.
+        await ocs.fetchval("SELECT close_expired()")
+        assert await ocs.fetchval("SELECT sum(amount) FROM reservation") == QUOTA
+        assert await ocs.fetchval("SELECT count(*) FROM session WHERE ended_at IS NULL") == 1
+    finally:
+        await ocs.close()
