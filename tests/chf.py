@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from collections import deque
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -19,6 +20,21 @@ class Chf:
     def __init__(self, octets: int) -> None:
         self.unit: dict[str, Any] = {"grantedUnit": {"totalVolume": octets}}
         self.asked: list[tuple[str, dict[str, Any]]] = []
+        # (status, headers, document) that come first, in the place of grants; the last one again and again if `stuck`.
+        self.instead: deque[tuple[int, dict[str, str], dict[str, Any]]] = deque()
+        self.stuck = False
+        # Answers are made and do not go out before this is set.
+        self.go = asyncio.Event()
+        self.go.set()
+        self.contexts = 0
+
+    def used(self) -> list[int]:
+        """The octets that were reported, in the order of their coming."""
+        found = []
+        for _, body in self.asked:
+            for unit in body["multipleUnitUsage"]:
+                found += [container["totalVolume"] for container in unit.get("usedUnitContainer", ())]
+        return found
 
     def slow(self, downlink: int, uplink: int) -> None:
         """From the next answer on: so many bit/s."""
@@ -39,8 +55,17 @@ class Chf:
         self.asked.append((scope["path"], json.loads(body)))
         information = [{"ratingGroup": 1, "resultCode": "SUCCESS", **self.unit}]
         answer = json.dumps({"invocationSequenceNumber": 0, "multipleUnitInformation": information}).encode()
-        status = 201 if scope["path"].endswith("/chargingdata") else 200
-        headers = [(b"location", b"/nchf-convergedcharging/v3/chargingdata/ref-1")]
+        created = scope["path"].endswith("/chargingdata")
+        status = 201 if created else 204 if scope["path"].endswith("/release") else 200
+        self.contexts += created
+        headers = [(b"location", f"/nchf-convergedcharging/v3/chargingdata/ref-{self.contexts}".encode())]
+        if self.instead:
+            status, more, document = self.instead[0] if self.stuck else self.instead.popleft()
+            headers = [(name.encode(), value.encode()) for name, value in more.items()]
+            answer = json.dumps(document).encode()
+        elif status == 204:
+            answer = b""
+        await self.go.wait()
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": answer})
 

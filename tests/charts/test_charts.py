@@ -134,3 +134,12 @@ def test_a_real_api_server_takes_all_of_it(helm: Path, cluster: Any) -> None:
     finally:
         for name in made:
             kubectl("delete", "namespace", name, "--wait=false")
+
+
+def test_notifications_reach_the_ctf_from_the_ocs_alone(helm: Path) -> None:
+    release = next(release for release in RELEASES if release.chart == "ctf")
+    (policy,) = [one["spec"] for one in objects(helm, release) if one["kind"] == "NetworkPolicy"]
+    (told,) = [rule for rule in policy["ingress"] if {"port": "http"} in rule["ports"]]
+    (peer,) = told["from"]
+    assert peer["podSelector"]["matchLabels"] == {"app.kubernetes.io/name": "ocs"}
+    assert peer["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"].startswith("platform-")

@@ -5,71 +5,79 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections import defaultdict
-from collections.abc import Iterator
+import time
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 from prometheus_client import Counter, Histogram
 
 from mvnobox.n4 import rules
-from mvnobox.n4.nchf import Nchf, OcsUnavailable, Verdict
+from mvnobox.n4.nchf import CONTINUE, TERMINATE, ContextNotFound, Nchf, OcsUnavailable, Verdict
+from mvnobox.n4.outage import Outage
+from mvnobox.n4.renewal import Renewals
 from mvnobox.n4.settings import CtfSettings
 from mvnobox.n4.store import Pending, Session, Store
+from mvnobox.n4.switch import Switch
 from mvnobox.n4.upf import Upf
-from mvnobox.pfcp import codec
-from mvnobox.pfcp.codec import Cause, Ie, IeType, Message, PfcpError, Type
-from mvnobox.pfcp.endpoint import NoAnswer
 from mvnobox.service.database import TROUBLE
 
 log = logging.getLogger(__name__)
 REPORTS = Counter("ctf_usage_reports_total", "Usage reports of the CTF's own rule", ["counted"])
 OCTETS = Counter("ctf_octets_total", "Octets taken into account")
-GATES = Counter("ctf_gate_total", "Gate changes", ["to"])
-THROTTLES = Counter("ctf_throttle_total", "Sessions slowed down and let go again", ["to"])
 OCS_SECONDS = Histogram("ctf_ocs_seconds", "Time of an Nchf request")
+CONTEXTS = Counter("ctf_contexts_lost_total", "Charging sessions that the OCS knew no more; each is begun anew")
+LOST = Counter("ctf_octets_lost_total", "Octets of ended sessions that could be charged to nobody")
+TRUSTED = Counter("ctf_trusted_total", "Quotas given without the OCS, which said CONTINUE")
 
 
 # Reports that are kept in memory while the database is away.
 DEFERRED = 10_000
+# Between attempts to tell the UPF: from, to.
+TELL_SECONDS = (0.2, 10.0)
+# A session's set-up waits no longer than this for an OCS that says when to come again.
+SETUP_PAUSE_SECONDS = 1.0
 
 
 class Gate:
     """The sessions' gates. One worker a session sends what it owes; none while it owes nothing."""
 
     def __init__(self, settings: CtfSettings, store: Store, nchf: Nchf, upf: Upf) -> None:
-        self._settings, self._store, self._nchf, self._upf = settings, store, nchf, upf
-        # Held while a session's rules change on the UPF.
-        self.locks: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._settings, self._store, self._nchf = settings, store, nchf
+        self.switch = Switch(settings, store, upf)
         self._workers: dict[int, asyncio.Task[None]] = {}
         # Sessions that are being set up: whether the OCS has had something to say meanwhile.
         self._being_made: dict[int, bool] = {}
-        self._asking: set[asyncio.Task[bool]] = set()
-        # Set when the sessions that are slowed down, or their rates, may be others than before.
-        self.throttled = asyncio.Event()
+        self._background: set[asyncio.Task[Any]] = set()
+        self.renewals = Renewals(store, self.renew)
         # Sessions with something new since their worker last looked.
         self._dirty: set[int] = set()
-        # Reports that came while the database was away, in their order, and sessions as last seen.
+        # Reports that came while the database was away, in their order.
         self._deferred: list[tuple[int, list[rules.Report]]] = []
-        self._remembered: dict[int, Session] = {}
+        # Lets a worker that waits for the UPF go on.
+        self._news: dict[int, asyncio.Event] = {}
 
     def close(self) -> None:
-        for worker in self._workers.values():
-            worker.cancel()
-
-    def limits(self, verdict: Verdict) -> rules.Limits:
-        """What the UPF is told for an answer of the OCS."""
-        quantum = self._settings.reporting_quantum_octets
-        return rules.limits(verdict.granted, quantum=quantum, final=verdict.final)
+        self.renewals.close()
+        for task in (*self._workers.values(), *self._background):
+            task.cancel()
 
     async def first_quota(self, imsi: str, seid: int, dnn: str | None) -> Verdict:
         """Ask before the first packet; without an answer the session starts closed and opens when there is one."""
+        after = 0.0
         for _ in range(2):
             try:
                 with OCS_SECONDS.time():
                     return await self._nchf.create(imsi, seid, dnn)
             except OcsUnavailable as error:
                 log.warning("the OCS does not answer: %s", error)
-        return Verdict(0)
+                after = error.after
+                if error.handling == CONTINUE:
+                    TRUSTED.inc()
+                    return Verdict(self._settings.quota_octets, after=after)
+                if error.handling == TERMINATE or after > SETUP_PAUSE_SECONDS:
+                    break
+                await asyncio.sleep(after)
+        return Verdict(0, after=after)
 
     @contextlib.contextmanager
     def being_made(self, seid: int) -> Iterator[None]:
@@ -82,20 +90,23 @@ class Gate:
                 self._later(seid)
 
     def _later(self, seid: int) -> None:
-        asking = asyncio.ensure_future(self.reauthorize(seid))
-        self._asking.add(asking)
-        asking.add_done_callback(self._asking.discard)
+        self._in_background(lambda: self.reauthorize(seid))
 
-    def remembered(self, seid: int) -> Session | None:
-        """A session as it was when its rules changed last; for while the database is away."""
-        return self._remembered.get(seid)
+    def _in_background(self, do: Callable[[], Awaitable[object]]) -> None:
+        """Do something, again and again while the database is away."""
 
-    def remember(self, session: Session) -> None:
-        """Keep a session for `remembered`; a deleted one is forgotten."""
-        if session.deleted:
-            self._remembered.pop(session.seid, None)
-        else:
-            self._remembered[session.seid] = session
+        async def work() -> None:
+            while True:
+                try:
+                    await do()
+                    return
+                except TROUBLE as error:
+                    log.warning("the database does not answer: %s", error)
+                    await asyncio.sleep(1)
+
+        task = asyncio.ensure_future(work())
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
 
     async def take_deferred(self) -> None:
         """Bring what came while the database was away into it. Raises what the database raises."""
@@ -103,8 +114,10 @@ class Gate:
             await self.owe(*self._deferred[0])
             self._deferred.pop(0)
 
-    async def owe(self, seid: int, reports: list[rules.Report], *, release: bool = False) -> None:
+    async def owe(self, seid: int, reports: list[rules.Report], *, release: bool = False) -> bool:
         """Keep usage (and the session's end) in the database, and see to it that the OCS gets to know.
+
+        False: nothing is owed for it, as the reports are known or of what was dropped.
 
         Use alone is kept in memory while the database is away, up to a bound; then, and for an end, what the database
         raises is raised.
@@ -116,12 +129,13 @@ class Gate:
                 raise
             if (seid, reports) not in self._deferred:
                 self._deferred.append((seid, reports))
-            return
+            return True
         if reports:
             REPORTS.labels(str(pending is not None).lower()).inc(len(reports))
         if pending is not None:
             OCTETS.inc(pending.used[0])
         self.work(seid)
+        return pending is not None
 
     async def reauthorize(self, seid: int) -> bool:
         """The OCS says that there may be credit again: ask. False for an unknown session."""
@@ -135,26 +149,49 @@ class Gate:
         return True
 
     async def abort(self, seid: int) -> bool:
-        """The OCS ends charging: no more traffic. False for an unknown session."""
+        """The OCS ends charging: no more traffic. False for an unknown session. Raises what the database raises.
+
+        True: it is kept that the gate closes, and it is told the UPF until that has taken it, over restarts too.
+        """
         if seid in self._being_made:
             # Asking the OCS again tells the same.
             self._being_made[seid] = True
             return True
-        session = await self._store.session(seid)
-        if session is None or session.deleted:
+        new = await self.switch.close(seid)
+        if new is None:
             return False
-        await self._apply(seid, Verdict(0))
+        if not new:
+            # The same again: it is being told.
+            self.work(seid)
+            return True
+        # An answer from before may still be on its way: what is asked for now is answered after it.
+        await self.owe(seid, [])
+        self._in_background(lambda: self._tell(seid))
         return True
 
-    def work(self, seid: int) -> None:
-        """See to it that someone settles what a session owes."""
+    async def renew(self, seid: int) -> None:
+        """A quota's time is about to end: what was used so far goes on its terms, and another one is asked for.
+
+        Raises what the database raises.
+        """
+        own = await self.switch.used(seid)
+        if own is None:
+            return
+        if not own or not await self.owe(seid, own):
+            await self.owe(seid, [])
+
+    def work(self, seid: int, after: float = 0.0) -> None:
+        """See to it that someone settles what a session owes; not before so many seconds, where nobody does yet."""
         self._dirty.add(seid)
+        if seid in self._news:
+            self._news[seid].set()
         worker = self._workers.get(seid)
         if worker is None or worker.done():
-            self._workers[seid] = asyncio.ensure_future(self._settle(seid))
+            self._workers[seid] = asyncio.ensure_future(self._settle(seid, after))
 
-    async def _settle(self, seid: int) -> None:
+    async def _settle(self, seid: int, after: float) -> None:
         try:
+            await asyncio.sleep(after)
             await self._send_all(seid)
         finally:
             if self._workers.get(seid) is asyncio.current_task():
@@ -162,112 +199,138 @@ class Gate:
 
     async def _send_all(self, seid: int) -> None:
         """Send what a session owes, oldest first, until nothing is left; the last answer decides over the gate."""
-        verdict: Verdict | None = None
-        delay, waited = 0.1, 0.0
+        outage: Outage | None = None
+        again = TELL_SECONDS[0]
         while True:
             self._dirty.discard(seid)
             try:
                 session = await self._store.session(seid)
                 if session is None or session.imsi is None:
                     return
-                verdict, more = await self._send_next(session, verdict)
-                delay, waited = 0.1, 0.0
-            except OcsUnavailable as error:
-                if waited <= self._settings.ocs_patience_seconds < waited + delay:
-                    log.warning("no credit without the OCS: %s", error)
-                    await self._apply(seid, Verdict(0))
-                await asyncio.sleep(delay)
-                waited, delay = waited + delay + 0.001, min(delay * 2, 5.0)
-                continue
+                try:
+                    more, told = await self._send_next(session)
+                except (OcsUnavailable, ContextNotFound) as error:
+                    outage = outage or Outage(self._settings.ocs_patience_seconds)
+                    if isinstance(error, ContextNotFound) and not outage.begun_anew:
+                        await self._begin_anew(session)
+                        outage.begun_anew = True
+                    else:
+                        await self._wait(session, outage, error)
+                    continue
             except TROUBLE as error:
                 log.warning("the database does not answer: %s", error)
                 await asyncio.sleep(1)
                 continue
-            if more:
+            if not more:
+                outage = None
+            if not told:
+                await self._pause(seid, again)
+                again = min(again * 2, TELL_SECONDS[1])
                 continue
-            if verdict is not None and not session.deleted:
-                await self._apply(seid, verdict)
-            if seid not in self._dirty:
+            if not more and seid not in self._dirty:
                 if session.deleted:
-                    self.locks.pop(seid, None)
-                    self._remembered.pop(seid, None)
+                    self.switch.forget(seid)
                 return
 
-    async def _send_next(self, session: Session, verdict: Verdict | None) -> tuple[Verdict | None, bool]:
-        """Send one request that is owed: the last answer, and whether there is more. Raises OcsUnavailable."""
+    async def _wait(self, session: Session, outage: Outage, error: OcsUnavailable | ContextNotFound) -> None:
+        """Wait until the OCS may be asked again; what has to be done with the traffic meanwhile is done in time."""
+        again = outage.again_at(error)
+        # What the UPF does not take is told again after the next attempt.
+        tried = False
+        while True:
+            if not (outage.decided or tried) and outage.decision_at() <= time.monotonic():
+                outage.decided = await self._without_ocs(session.seid, outage)
+                tried = True
+            if (now := time.monotonic()) >= again:
+                return
+            until = again if outage.decided or tried else min(again, outage.decision_at())
+            await self._pause(session.seid, max(0.0, until - now))
+            if outage.handling == CONTINUE and session.seid in self._dirty:
+                # A quota that was given on trust is used: another one.
+                self._dirty.discard(session.seid)
+                outage.decided = tried = False
+
+    async def _pause(self, seid: int, seconds: float) -> None:
+        """Wait so long, or until there is something new of a session."""
+        news = self._news[seid] = asyncio.Event()
+        try:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(news.wait(), seconds)
+        finally:
+            del self._news[seid]
+
+    async def _send_next(self, session: Session) -> tuple[bool, bool]:
+        """Send one request that is owed, and tell the UPF what the last one's answer says.
+
+        Whether more is owed to the OCS, and whether the UPF does what it shall. Raises OcsUnavailable, ContextNotFound.
+        """
         assert session.imsi is not None
-        if session.nchf_ref is None:
-            if session.deleted:
-                return None, False
-            verdict = await self._nchf.create(session.imsi, session.seid, session.dnn)
-            if verdict.ref is None:
-                return verdict, False
-            await self._store.update(session.seid, nchf_ref=verdict.ref)
-            return verdict, True
-        pending: Pending | None = await self._store.next_pending(session.seid)
-        if pending is None:
-            return verdict, False
-        with OCS_SECONDS.time():
-            verdict = await self._nchf.report(
-                session.imsi, session.seid, session.nchf_ref, pending.sequence, pending.used, release=pending.release
-            )
-        await self._store.settled(pending)
-        return verdict, await self._store.next_pending(session.seid) is not None
-
-    async def _apply(self, seid: int, verdict: Verdict) -> None:
-        """Let the UPF know what the OCS said: limits, rates, and the gate open or closed."""
-        async with self.locks[seid]:
-            session = await self._store.session(seid)
-            if session is None or session.deleted or session.upf_seid is None:
-                return
-            self.remember(session)
-            open_, limits = verdict.granted > 0, self.limits(verdict)
-            if not open_ and not session.open:
-                return
-            # A quota counts from the last report, so it is told anew even where it is the same number.
-            ies: list[Ie] = [rules.update_urr(session.own_urr, limits)]
-            change: dict[str, Any] = {"open": open_, "limits": limits}
-            before: dict[str, Any] = {"open": session.open, "limits": session.limits}
-            if open_ != session.open:
-                ies += rules.gate(session.fars, open_=open_)
-            if open_:
-                # An open gate counts from the first packet.
-                change["behind_gate"] = False
-            # Behind a closed gate the rate is what it was; the answer that opens it says what it will be.
-            slows = open_ and verdict.throttle != session.throttle
-            if slows:
-                ies += rules.rates(session.qers, verdict.throttle)
-                change["throttle"], before["throttle"] = verdict.throttle, session.throttle
-            # Kept first: if we die now, the next one repeats the same change.
-            await self._store.update(seid, **change)
-            try:
-                made = await self._upf.request(
-                    Message(Type.SESSION_MODIFICATION_REQUEST, 0, ies, seid=session.upf_seid)
+        seid = session.seid
+        pending: Pending | None = await self._store.next_pending(seid)
+        verdict: Verdict | None = None
+        if session.nchf_ref is None and (pending is not None or not session.deleted):
+            with OCS_SECONDS.time():
+                verdict = await self._nchf.create(session.imsi, seid, session.dnn)
+            if verdict.ref is not None:
+                # Due at once until the answer is applied, in case we die before.
+                await self._store.update(seid, nchf_ref=verdict.ref, renew_seconds=0.0)
+                if pending is not None:
+                    return True, True
+            elif session.deleted:
+                lost = await self._store.give_up(seid)
+                LOST.inc(lost)
+                log.warning("an ended session's use is nobody's", extra={"seid": seid, "octets": lost})
+            pending = None
+        elif pending is not None:
+            assert session.nchf_ref is not None
+            with OCS_SECONDS.time():
+                verdict = await self._nchf.report(
+                    session.imsi, seid, session.nchf_ref, pending.sequence, pending.used, release=pending.release
                 )
-                accepted = codec.number(made.first(IeType.CAUSE), 1) == Cause.ACCEPTED
-                own, _ = rules.split_usage(made.ies, session.own_urr)
-            except (NoAnswer, OSError, PfcpError) as error:
-                log.warning("the UPF did not take a change: %s", error)
-                accepted, own = False, []
-            if not accepted:
-                await self._store.update(seid, **before)
-            else:
-                await self._applied(session, verdict, open_=open_, slows=slows)
+            if await self._store.next_pending(seid, after=pending.sequence) is not None:
+                await self._store.settled(pending)
+                return True, True
+        told = True
+        if verdict is not None and not session.deleted:
+            told = await self._apply(seid, verdict)
+        elif session.untold:
+            told = await self._tell(seid)
+        if pending is not None:
+            # Not before: who dies in between asks again and is answered the same.
+            await self._store.settled(pending)
+        return False, told
+
+    async def _begin_anew(self, session: Session) -> None:
+        """The OCS has lost a charging session: the use that it did not take goes into a new one."""
+        CONTEXTS.inc()
+        log.warning("the OCS does not know a charging session; another one is begun", extra={"seid": session.seid})
+        await self._store.update(session.seid, nchf_ref=None)
+
+    async def _without_ocs(self, seid: int, outage: Outage) -> bool:
+        """The gate while there is no answer: closed, unless it is open and the OCS has said that traffic is to go on.
+
+        Whether the UPF has taken it.
+        """
+        if outage.handling != CONTINUE:
+            log.warning("no credit without the OCS: %s", outage.cause, extra={"seid": seid})
+            return await self._apply(seid, Verdict(0))
+        session = await self._store.session(seid)
+        if session is None or not session.open:
+            return await self._tell(seid)
+        TRUSTED.inc()
+        log.warning("a quota on trust, without the OCS: %s", outage.cause, extra={"seid": seid})
+        return await self._apply(seid, Verdict(self._settings.quota_octets, throttle=session.throttle))
+
+    async def _apply(self, seid: int, verdict: Verdict) -> bool:
+        told, renewal, own = await self.switch.apply(seid, verdict)
+        if renewal is not None:
+            self.renewals.note(seid, renewal)
         if own:
             await self.owe(seid, own)
+        return told
 
-    async def _applied(self, session: Session, verdict: Verdict, *, open_: bool, slows: bool) -> None:
-        """The UPF does what the OCS said."""
-        told = {"seid": session.seid, "granted": verdict.granted}
-        if open_ != session.open:
-            if not open_:
-                await self._store.update(session.seid, behind_gate=True)
-            GATES.labels("open" if open_ else "closed").inc()
-            log.info("gate %s", "opened" if open_ else "closed", extra=told)
-        if slows:
-            self.throttled.set()
-            THROTTLES.labels("lifted" if verdict.throttle is None else "slowed").inc()
-            rate = None if verdict.throttle is None else f"{verdict.throttle.downlink} bit/s"
-            log.info("throttle %s", "lifted" if rate is None else f"of {rate}", extra=told)
-            if not session.qers:
-                log.warning("a session without QERs cannot be slowed down on N4", extra={"seid": session.seid})
+    async def _tell(self, seid: int) -> bool:
+        told, own = await self.switch.tell(seid)
+        if own:
+            await self.owe(seid, own)
+        return told

@@ -13,6 +13,7 @@ from prometheus_client import Counter
 from mvnobox.n4 import rules
 from mvnobox.n4.gate import Gate
 from mvnobox.n4.nchf import Nchf
+from mvnobox.n4.renewal import renew_in
 from mvnobox.n4.settings import CtfSettings
 from mvnobox.n4.store import Session, Store
 from mvnobox.n4.upf import Upf
@@ -22,9 +23,10 @@ from mvnobox.pfcp.endpoint import PORT, Address, Endpoint, NoAnswer
 from mvnobox.service.database import TROUBLE
 
 log = logging.getLogger(__name__)
-REFRESH_SECONDS = 1800.0
 SWEEP_SECONDS = 15.0
 DEFERRED_SECONDS = 0.5
+# Sessions that are ended on the UPF at once, after their SMF's restart.
+ENDING_AT_ONCE = 16
 SESSIONS = Counter("ctf_sessions_total", "PFCP sessions", ["event"])
 _OPEN, _SHUT = SESSIONS.labels("open"), SESSIONS.labels("closed")
 
@@ -43,6 +45,8 @@ class Ctf:
         self._endpoint: Endpoint | None = None
         self._own = ""
         self._telling: set[asyncio.Task[None]] = set()
+        # Set when there are sessions to end.
+        self._to_end = asyncio.Event()
         # Where an SMF's own packets come from: what goes back there keeps our Service's address as its source.
         self._smfs: dict[str, Address] = {}
 
@@ -62,7 +66,7 @@ class Ctf:
         try:
             for seid in await self._store.owing():
                 self.gate.work(seid)
-            await asyncio.gather(self._upf.keep(), self._housekeeping(), self._deferred())
+            await asyncio.gather(self._upf.keep(), self._housekeeping(), self._deferred(), self._ending())
         finally:
             self._endpoint.close()
             self.gate.close()
@@ -106,18 +110,40 @@ class Ctf:
 
     async def _housekeeping(self) -> None:
         while True:
-            await asyncio.sleep(SWEEP_SECONDS)
             try:
+                # First: a quota's time may have ended while we were away.
+                await self.gate.renewals.look()
                 await self._store.sweep()
                 for seid in await self._store.abandoned():
                     await self._store.mark_deleted(seid)
                     await self.gate.owe(seid, [], release=True)
-                for seid in await self._store.stale(REFRESH_SECONDS):
-                    await self.gate.owe(seid, [])
                 for seid in await self._store.owing():
                     self.gate.work(seid)
             except TROUBLE as error:
                 log.warning("the database does not answer: %s", error)
+            await asyncio.sleep(SWEEP_SECONDS)
+
+    async def _ending(self) -> None:
+        """End the sessions that their SMF has forgotten; also those that an instance before us left."""
+        places = asyncio.Semaphore(ENDING_AT_ONCE)
+
+        async def end(seid: int) -> None:
+            async with places:
+                session = await self._store.session(seid)
+                if session is not None and not session.deleted:
+                    await self._end(session, patient=True)
+
+        while True:
+            self._to_end.clear()
+            try:
+                results = await asyncio.gather(*map(end, await self._store.ending()), return_exceptions=True)
+                for result in results:
+                    if isinstance(result, BaseException):
+                        raise result
+            except (PfcpError, *TROUBLE) as error:
+                log.warning("sessions of a restarted SMF are still there: %s", error)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._to_end.wait(), SWEEP_SECONDS)
 
     # Requests ------------------------------------------------------------------------------------------------------
 
@@ -166,12 +192,13 @@ class Ctf:
     async def _smf_alive(self, node: str, recovery: int) -> None:
         """A new time stamp of an SMF: it has restarted and knows none of its sessions (TS 23.527 clause 4.2.3)."""
         known = await self._store.get_setting(f"smf-recovery-{node}")
-        if known is not None and int(known) != recovery:
-            lost = await self._store.live_sessions(node)
-            log.warning("the SMF has restarted; its sessions are closed", extra={"smf": node, "sessions": len(lost)})
-            for session in lost:
-                await self._end(session)
-        await self._store.set_setting(f"smf-recovery-{node}", str(recovery))
+        if known is None:
+            await self._store.set_setting(f"smf-recovery-{node}", str(recovery))
+        elif int(known) != recovery:
+            # It waits for our answer, not for the UPF's to each of them.
+            lost = await self._store.smf_restarted(node, recovery)
+            log.warning("the SMF has restarted; its sessions are closed", extra={"smf": node, "sessions": lost})
+            self._to_end.set()
 
     def _own_f_seid(self, ies: list[Ie], seid: int) -> list[Ie]:
         """Elements with our Node ID and F-SEID in the place of the sender's."""
@@ -207,12 +234,13 @@ class Ctf:
         seid = await self._store.new_seid()
         with self.gate.being_made(seid):
             verdict = await self.gate.first_quota(imsi, seid, name)
-            open_, limits = verdict.granted > 0, self.gate.limits(verdict)
+            open_, limits = verdict.granted > 0, self.gate.switch.limits(verdict)
             session = Session(
                 seid=seid, smf_seid=smf_seid, smf=(node, peer[1]), upf_seid=None, imsi=imsi, dnn=name,
                 own_urr=rules.OWN_URR, open=open_, limits=limits, nchf_ref=verdict.ref, nchf_sequence=0, octets=0,
                 deleted=False, fars=rules.far_actions(message.ies), behind_gate=not open_, throttle=verdict.throttle,
                 qers=rules.qer_rates(message.ies, {}), addresses=tuple(sorted(rules.addresses(message.ies))),
+                renew_seconds=renew_in(verdict.validity),
             )  # fmt: skip
             await self._store.add(session)
             if not open_ or verdict.throttle is not None:
@@ -230,12 +258,13 @@ class Ctf:
                 session.addresses = tuple(sorted({*session.addresses, *chosen}))
                 await self._store.update(seid, addresses=list(session.addresses))
             await self._store.made(seid, session.upf_seid)
-            self.gate.remember(session)
+            self.gate.switch.remember(session)
+        self.gate.renewals.note(seid, session.renew_seconds)
         if session.throttle is not None:
-            self.gate.throttled.set()
+            self.gate.switch.throttled.set()
         if verdict.ref is None:
             # Closed until the OCS says something.
-            self.gate.work(seid)
+            self.gate.work(seid, verdict.after)
         (_OPEN if open_ else _SHUT).inc()
         return Message(made.type, 0, self._own_f_seid(made.ies, seid), seid=smf_seid)
 
@@ -251,9 +280,9 @@ class Ctf:
     async def _modify(self, message: Message) -> Message:
         session = await self._store.session(message.seid or 0)
         kind = Type.SESSION_MODIFICATION_RESPONSE
-        if session is None or session.deleted or session.upf_seid is None:
+        if session is None or session.deleted or session.ending or session.upf_seid is None:
             return Message(kind, 0, [_cause(Cause.SESSION_NOT_FOUND)], seid=session.smf_seid if session else 0)
-        async with self.gate.locks[session.seid]:
+        async with self.gate.switch.locks[session.seid]:
             session = await self._store.session(session.seid) or session
             assert session.upf_seid is not None
             changes: dict[str, Any] = {}
@@ -296,15 +325,20 @@ class Ctf:
 
     async def _delete(self, message: Message) -> Message:
         session = await self._store.session(message.seid or 0)
-        if session is None or session.deleted or session.upf_seid is None:
+        if session is None or session.deleted or session.ending or session.upf_seid is None:
             seid = session.smf_seid if session else 0
             return Message(Type.SESSION_DELETION_RESPONSE, 0, [_cause(Cause.SESSION_NOT_FOUND)], seid=seid)
         return Message(Type.SESSION_DELETION_RESPONSE, 0, await self._end(session), seid=session.smf_seid)
 
-    async def _end(self, session: Session) -> list[Ie]:
-        """Delete a session on the UPF and owe the OCS its last usage and the release; what the SMF gets to know."""
-        async with self.gate.locks[session.seid]:
+    async def _end(self, session: Session, *, patient: bool = False) -> list[Ie]:
+        """Delete a session on the UPF and owe the OCS its last usage and the release; what the SMF gets to know.
+
+        `patient`: without an answer of the UPF the session stays, to be ended later.
+        """
+        async with self.gate.switch.locks[session.seid]:
             made, _ = await self._ask_upf(Message(Type.SESSION_DELETION_REQUEST, 0, [], seid=session.upf_seid or 0))
+            if made is None and patient:
+                return []
             own, rest = rules.split_usage(made.ies, session.own_urr) if made is not None else ([], [])
             await self._store.mark_deleted(session.seid)
             await self.gate.owe(session.seid, own, release=True)
@@ -317,7 +351,7 @@ class Ctf:
             session = await self._store.session(message.seid or 0)
         except TROUBLE:
             # Some user planes give a report up after a few repetitions. Better kept by us until the database is back.
-            session = self.gate.remembered(message.seid or 0)
+            session = self.gate.switch.remembered(message.seid or 0)
             if session is None:
                 raise
         if session is None:
@@ -329,7 +363,7 @@ class Ctf:
         kind = codec.number(message.first(IeType.REPORT_TYPE), 1)
         if not any(ie.type == IeType.USAGE_REPORT_REPORT for ie in rest):
             kind &= ~codec.REPORT_USAGE
-        if not kind or session.deleted:
+        if not kind or session.deleted or session.ending:
             return Message(Type.SESSION_REPORT_RESPONSE, 0, [_cause(Cause.ACCEPTED)], seid=session.upf_seid or 0)
         # Downlink data, errors, usage by the SMF's own rules: the SMF's business.
         ies = [codec.u8(IeType.REPORT_TYPE, kind) if ie.type == IeType.REPORT_TYPE else ie for ie in rest]

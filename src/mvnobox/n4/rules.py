@@ -228,6 +228,11 @@ def update_urr(own: int, limit: Limits) -> Ie:
     return group(IeType.UPDATE_URR, [u32(IeType.URR_ID, own), *limit.ies()])
 
 
+def query_urr(own: int) -> Ie:
+    """Asks for what the CTF's rule has counted so far (clause 7.5.4.10)."""
+    return group(IeType.QUERY_URR, [u32(IeType.URR_ID, own)])
+
+
 def gate(fars: dict[int, bytes], *, open_: bool) -> list[Ie]:
     """Update FAR elements that open the gate (what the SMF wants) or close it (drop)."""
     return [

@@ -12,23 +12,26 @@ from typing import Any
 import asyncpg
 
 from mvnobox.n4.rules import Limits, Report, Throttle, is_of_dropped
+from mvnobox.n4.seen import Seen
 from mvnobox.n4.together import Together
 from mvnobox.service.database import TROUBLE
 
-# What a query may meet while the database is away.
 _COLUMNS = """seid, smf_seid, smf_address, smf_port, upf_seid, imsi, dnn, own_urr, fars, open, threshold, quota,
-              nchf_ref, nchf_sequence, octets, deleted_at, behind_gate, throttle_uplink, throttle_downlink, qers, addresses"""
+              nchf_ref, nchf_sequence, octets, deleted_at, behind_gate, throttle_uplink, throttle_downlink, qers, addresses,
+              untold, ending"""
 _INSERTED = {
     "seid": "bigint", "smf_seid": "numeric", "smf_address": "text", "smf_port": "integer", "imsi": "text", "dnn": "text",
     "own_urr": "integer", "fars": "jsonb", "open": "boolean", "threshold": "bigint", "quota": "bigint", "nchf_ref": "text",
     "behind_gate": "boolean", "throttle_uplink": "bigint", "throttle_downlink": "bigint", "qers": "jsonb",
 }  # fmt: skip
-_INSERT = """INSERT INTO session ({}, addresses) OVERRIDING SYSTEM VALUE
-             SELECT {}, string_to_array(addresses, ' ') FROM unnest({}, ${}::text[]) AS row ({}, addresses)""".format(
+_INSERT = """INSERT INTO session ({}, addresses, renew_at) OVERRIDING SYSTEM VALUE
+             SELECT {}, string_to_array(addresses, ' '), now() + make_interval(secs => renew_seconds)
+             FROM unnest({}, ${}::text[], ${}::float8[]) AS row ({}, addresses, renew_seconds)""".format(
     ", ".join(_INSERTED),
     ", ".join(_INSERTED),
     ", ".join(f"${place}::{kind}[]" for place, kind in enumerate(_INSERTED.values(), 1)),
     len(_INSERTED) + 1,
+    len(_INSERTED) + 2,
     ", ".join(_INSERTED),
 )
 # SEIDs are taken from the sequence by so many; what is left of them at the end is never used.
@@ -39,7 +42,11 @@ ABANDONED_SECONDS = 60.0
 
 @dataclass
 class Session:
-    """One PFCP session; `fars` is FAR ID → the Apply Action octets that the SMF wants."""
+    """One PFCP session; `fars` is FAR ID → the Apply Action octets that the SMF wants.
+
+    `open`, `limits` and `throttle` are what the UPF shall do; `untold`: it has not taken it. `behind_gate`: it has closed
+    the gate. `ending`: the SMF does not know the session any more.
+    """
 
     seid: int
     smf_seid: int
@@ -60,6 +67,10 @@ class Session:
     # QER ID → the MBR octets that the SMF wants, empty for none.
     qers: dict[int, bytes] = field(default_factory=dict)
     addresses: tuple[str, ...] = ()
+    untold: bool = False
+    ending: bool = False
+    # Of a new session: the OCS is asked anew after so many seconds.
+    renew_seconds: float = 1800.0
 
 
 @dataclass(frozen=True)
@@ -94,6 +105,8 @@ def _session(row: asyncpg.Record) -> Session:
         else Throttle(row["throttle_uplink"], row["throttle_downlink"]),
         qers=_from_json(row["qers"]),
         addresses=tuple(row["addresses"]),
+        untold=row["untold"],
+        ending=row["ending"],
     )
 
 
@@ -112,34 +125,8 @@ def _row(session: Session) -> tuple[Any, ...]:
         session.seid, session.smf_seid, *session.smf, session.imsi, session.dnn, session.own_urr, _to_json(session.fars),
         session.open, session.limits.threshold, session.limits.quota, session.nchf_ref, session.behind_gate,
         None if throttle is None else throttle.uplink, None if throttle is None else throttle.downlink,
-        _to_json(session.qers), " ".join(session.addresses),
+        _to_json(session.qers), " ".join(session.addresses), session.renew_seconds,
     )  # fmt: skip
-
-
-class Seen:
-    """Which UR-SEQNs of which URR were taken into account: all up to one, and some beyond it.
-
-    Reports overtake each other when one of them is repeated, so the highest number alone tells nothing of the others.
-    """
-
-    # More numbers than this beyond a gap: what is missing there never was (a UPF need not begin with 0).
-    WINDOW = 64
-
-    def __init__(self, numbers: dict[str, tuple[int, list[int]]]) -> None:
-        self.numbers = numbers
-
-    def add(self, urr: int, sequence: int) -> bool:
-        """Note a report; False if it was noted before."""
-        upto, beyond = self.numbers.get(str(urr), (-1, []))
-        if sequence <= upto or sequence in beyond:
-            return False
-        beyond = sorted([*beyond, sequence])
-        if len(beyond) > self.WINDOW:
-            upto = beyond[0]
-        while beyond and beyond[0] <= upto + 1:
-            upto = max(upto, beyond.pop(0))
-        self.numbers[str(urr)] = (upto, beyond)
-        return True
 
 
 class Store:
@@ -264,7 +251,7 @@ class Store:
         return [_session(row) for row in rows]
 
     async def update(self, seid: int, **columns: Any) -> None:
-        """Set columns of a session; `limits` and `throttle` are two each."""
+        """Set columns of a session; `limits` and `throttle` are two each, `renew_seconds` count from now."""
         values: dict[str, Any] = {}
         for key, value in columns.items():
             match key:
@@ -277,7 +264,10 @@ class Store:
                     values["throttle_downlink"] = None if value is None else value.downlink
                 case _:
                     values[key] = value
-        names = ", ".join(f"{name} = ${index}" for index, name in enumerate(values, 2))
+        names = ", ".join(
+            f"renew_at = now() + make_interval(secs => ${index})" if name == "renew_seconds" else f"{name} = ${index}"
+            for index, name in enumerate(values, 2)
+        )
         await self._pool.execute(f"UPDATE session SET {names} WHERE seid = $1", seid, *values.values())
 
     async def mark_deleted(self, seid: int) -> None:
@@ -287,11 +277,13 @@ class Store:
         """Note usage reports (URR, UR-SEQN, octets) as one Nchf request that is owed. None: all of them are known.
 
         One transaction: a report is taken into account once, whichever instance gets it, however often it comes.
-        What a user plane counted and dropped behind a closed gate is dismissed.
+        What a user plane counted and dropped behind a closed gate is dismissed. Without a charging session use is kept
+        until there is one.
         """
         async with self._pool.acquire() as connection, connection.transaction():
             row = await connection.fetchrow(
-                "SELECT seen, nchf_sequence, nchf_ref, behind_gate FROM session WHERE seid = $1 FOR UPDATE", seid
+                "SELECT seen, nchf_sequence, nchf_ref, behind_gate, octets FROM session WHERE seid = $1 FOR UPDATE",
+                seid,
             )
             if row is None:
                 return None
@@ -304,6 +296,9 @@ class Store:
                 fresh = True
                 if not (row["behind_gate"] and is_of_dropped(all_)):
                     total, uplink, downlink, counted = total + all_, uplink + up, downlink + down, True
+            if row["nchf_ref"] is None and row["behind_gate"] and row["octets"] == 0:
+                # The gate was never open.
+                total = uplink = downlink = 0
             if reports and not counted and not release:
                 if fresh:
                     await connection.execute(
@@ -314,41 +309,82 @@ class Store:
                 return None
             sequence = row["nchf_sequence"] + 1
             await connection.execute(
-                """UPDATE session SET seen = $2, nchf_sequence = $3, octets = octets + $4, asked_at = now()
+                """UPDATE session SET seen = $2, nchf_sequence = $3, octets = octets + $4,
+                       renew_at = now() + interval '30 minutes'
                    WHERE seid = $1""",
                 seid, json.dumps(seen.numbers), sequence, total,
             )  # fmt: skip
-            if row["nchf_ref"] is None:
-                return None
+            if row["nchf_ref"] is None and total == 0:
+                owes = release and await connection.fetchval("SELECT 1 FROM pending WHERE seid = $1 LIMIT 1", seid)
+                if not owes:
+                    return None
             await connection.execute(
                 "INSERT INTO pending (seid, sequence, used, uplink, downlink, release) VALUES ($1, $2, $3, $4, $5, $6)",
                 seid, sequence, total, uplink, downlink, release,
             )  # fmt: skip
             return Pending(seid, sequence, (total, uplink, downlink), release)
 
-    async def next_pending(self, seid: int) -> Pending | None:
-        """The oldest request of a session that is still owed."""
-        row = await self._pool.fetchrow("SELECT * FROM pending WHERE seid = $1 ORDER BY sequence LIMIT 1", seid)
+    async def next_pending(self, seid: int, *, after: int = -1) -> Pending | None:
+        """The oldest request of a session that is still owed, of those after a sequence number."""
+        row = await self._pool.fetchrow(
+            "SELECT * FROM pending WHERE seid = $1 AND sequence > $2 ORDER BY sequence LIMIT 1", seid, after
+        )
         if row is None:
             return None
         return Pending(row["seid"], row["sequence"], (row["used"], row["uplink"], row["downlink"]), row["release"])
 
     async def owing(self) -> list[int]:
-        """Sessions with requests that are owed, the first one included."""
+        """Sessions that owe the OCS requests, the first one included, or the UPF a change."""
         rows = await self._pool.fetch(
             """SELECT seid FROM pending
-               UNION SELECT seid FROM session WHERE deleted_at IS NULL AND nchf_ref IS NULL AND upf_seid IS NOT NULL"""
+               UNION SELECT seid FROM session
+               WHERE deleted_at IS NULL AND upf_seid IS NOT NULL AND (nchf_ref IS NULL OR untold)"""
         )
         return [row["seid"] for row in rows]
 
-    async def stale(self, seconds: float) -> list[int]:
-        """Live sessions that have not asked the OCS for so long."""
+    async def to_renew(self, seconds: float) -> list[tuple[int, float]]:
+        """Live sessions whose quota has to be renewed within so many seconds, and in how many."""
         rows = await self._pool.fetch(
-            """SELECT seid FROM session WHERE deleted_at IS NULL AND nchf_ref IS NOT NULL
-               AND asked_at < now() - make_interval(secs => $1)""",
+            """SELECT seid, greatest(0, extract(epoch FROM renew_at - now()))::float8 AS seconds FROM session
+               WHERE deleted_at IS NULL AND nchf_ref IS NOT NULL AND upf_seid IS NOT NULL
+               AND renew_at < now() + make_interval(secs => $1)""",
             seconds,
         )
+        return [(row["seid"], row["seconds"]) for row in rows]
+
+    async def is_due(self, seid: int) -> bool:
+        """Whether a session's quota has to be renewed by now (timers may be early by milliseconds)."""
+        due: bool | None = await self._pool.fetchval(
+            "SELECT renew_at <= now() + interval '0.1 s' FROM session WHERE seid = $1 AND deleted_at IS NULL", seid
+        )
+        return bool(due)
+
+    async def smf_restarted(self, smf: str, recovery: int) -> int:
+        """An SMF knows none of its sessions any more: they are to end. How many. With its new time stamp, or not at all."""
+        async with self._pool.acquire() as connection, connection.transaction():
+            done: str = await connection.execute(
+                "UPDATE session SET ending = true WHERE smf_address = $1 AND deleted_at IS NULL", smf
+            )
+            await connection.execute(
+                "UPDATE setting SET value = $2 WHERE name = $1", f"smf-recovery-{smf}", str(recovery)
+            )
+        return int(done.rpartition(" ")[2])
+
+    async def ending(self) -> list[int]:
+        """Sessions that are to end, and that the UPF has."""
+        rows = await self._pool.fetch(
+            "SELECT seid FROM session WHERE deleted_at IS NULL AND ending AND upf_seid IS NOT NULL"
+        )
         return [row["seid"] for row in rows]
+
+    async def give_up(self, seid: int) -> int:
+        """What an ended session owes an OCS that does not know its customer is dropped: octets that nobody pays."""
+        lost: int = await self._pool.fetchval(
+            """WITH gone AS (DELETE FROM pending WHERE seid = $1 RETURNING used)
+               SELECT coalesce(sum(used), 0)::bigint FROM gone""",
+            seid,
+        )
+        return lost
 
     async def settled(self, pending: Pending) -> None:
         """The OCS has answered a request."""

@@ -18,10 +18,13 @@ from uuid import uuid4
 import httpx
 import pytest
 import yaml
+from starlette.applications import Starlette
 from tests.chf import Chf, serving
 from tests.ports import free_port
 
+from mvnobox.n4.__main__ import notify_route
 from mvnobox.n4.nchf import Nchf
+from mvnobox.n4.notify import Addresses
 from mvnobox.n4.proxy import Ctf
 from mvnobox.n4.settings import CtfSettings
 from mvnobox.n4.store import Store
@@ -55,6 +58,10 @@ class Peer:
         self.address, self.ctf = address, ctf
         self.asked: dict[int, list[Message]] = defaultdict(list)
         self.answers: dict[int, deque[Message]] = defaultdict(deque)
+        # Types of requests that are refused, until they are taken out of here.
+        self.refused: set[int] = set()
+        # Types of requests that get no answer.
+        self.silent: set[int] = set()
         self.endpoint: Endpoint
 
     async def open(self) -> None:
@@ -64,6 +71,10 @@ class Peer:
         if message.type == Type.HEARTBEAT_REQUEST:
             return Message(Type.HEARTBEAT_RESPONSE, 0, [codec.recovery(1_700_000_000)])
         self.asked[message.type].append(message)
+        if message.type in self.silent:
+            return None
+        if message.type in self.refused:
+            return Message(message.type + 1, 0, [codec.u8(IeType.CAUSE, 64)], seid=message.seid)
         if self.answers[message.type]:
             return self.answers[message.type].popleft()
         accepted = [codec.u8(IeType.CAUSE, 1)]
@@ -84,6 +95,37 @@ class Bench:
         self.http = httpx.AsyncClient(base_url=ocs, headers={"Authorization": f"Bearer {TOKEN}"}, timeout=10)
         self.ctf: Ctf
         self.store: Store
+        self.addresses = Addresses(TOKEN)
+        self._running: asyncio.Task[None] | None = None
+        self._nchf: Nchf | None = None
+
+    async def start(self, settings: CtfSettings, store: Store) -> None:
+        """The CTF, in the state that the database has."""
+        self.settings, self.store = settings, store
+        before = len(self.upf.asked[Type.ASSOCIATION_SETUP_REQUEST])
+        self._nchf = Nchf(settings, TOKEN, self.addresses)
+        self.ctf = Ctf(settings, store, self._nchf)
+        self._running = asyncio.ensure_future(self.ctf.run())
+        await until(
+            "the association with the UPF", lambda: len(self.upf.asked[Type.ASSOCIATION_SETUP_REQUEST]) > before
+        )
+
+    async def stop(self) -> None:
+        """The CTF's end, in the middle of whatever it does."""
+        if self._running is not None and self._nchf is not None:
+            self._running.cancel()
+            await asyncio.gather(self._running, return_exceptions=True)
+            await self._nchf.close()
+
+    async def restart(self) -> None:
+        await self.stop()
+        await self.start(self.settings, self.store)
+
+    async def notify(self, path: str, kind: str = "ABORT_CHARGING") -> int:
+        """What the CTF answers to a notification."""
+        transport = httpx.ASGITransport(app=Starlette(routes=[notify_route(self.ctf, self.addresses)]))
+        async with httpx.AsyncClient(transport=transport, base_url="http://ctf") as client:
+            return (await client.post(path, json={"notificationType": kind})).status_code
 
     async def account(self, imsi: str, octets: int) -> None:
         """An account with so much credit."""
@@ -102,11 +144,12 @@ class Bench:
 
 
 @pytest.fixture
-async def bench(pg_database: Any, tmp_path: Path) -> AsyncIterator[Bench]:
-    port = free_port()
+async def bench(pg_database: Any, tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
+    """The CTF before the OCS; the parameter, where there is one, are further settings of the OCS."""
+    port, more = free_port(), getattr(request, "param", {})
     environment = {**os.environ, "DATABASE_URL": pg_database.dsn("ocs"), "OCS_TENANT_KEY": KEY}
     config = tmp_path / "ocs.yaml"
-    config.write_text(yaml.safe_dump({"listen": f"127.0.0.1:{port}", "quota": {"octets": QUOTA}}))
+    config.write_text(yaml.safe_dump({"listen": f"127.0.0.1:{port}", "quota": {"octets": QUOTA}, **more}))
     command = [sys.executable, "-m", "mvnobox.charging"]
     subprocess.run([*command, "migrate", "--config", str(config)], env=environment, check=True, capture_output=True)
     with open(tmp_path / "ocs.log", "wb") as log:
@@ -146,22 +189,16 @@ async def around(made: Bench, ocs: str, pg_database: Any) -> AsyncIterator[None]
         brand="alpha", listen=made.own, advertise=made.own, upf=made.upf.address, ocs=ocs,
         notify_uri=f"http://127.0.0.1:{free_port()}", quota_octets=QUOTA, reporting_quantum_octets=QUANTUM,
     )  # fmt: skip
-    nchf = Nchf(settings, TOKEN)
-    made.store = Store(pool)
-    made.ctf = Ctf(settings, made.store, nchf)
     await made.smf.open()
     await made.upf.open()
-    running = asyncio.ensure_future(made.ctf.run())
     try:
-        await until("the association with the UPF", lambda: made.upf.asked[Type.ASSOCIATION_SETUP_REQUEST])
+        await made.start(settings, Store(pool))
         yield
     finally:
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
+        await made.stop()
         made.smf.endpoint.close()
         made.upf.endpoint.close()
         await made.http.aclose()
-        await nchf.close()
         pool.terminate()
 
 

@@ -96,6 +96,21 @@ class Replay:
         answer = await self.bench.upf.ask(Message(Type.SESSION_REPORT_REQUEST, 0, body, seid=self.seid))
         assert answer.ies == [codec.u8(IeType.CAUSE, 1)] and answer.seid == self.upf_seid
 
+    def answer_query(self, octets: int, sequence: int) -> None:
+        """The UPF will answer its next change with so much use by the CTF's own rule."""
+        usage = codec.group(
+            IeType.USAGE_REPORT_MODIFICATION,
+            [
+                codec.u32(IeType.URR_ID, OWN_URR),
+                codec.u32(IeType.UR_SEQN, sequence),
+                Ie(IeType.USAGE_REPORT_TRIGGER, b"\x80\0\0"),
+                Ie(IeType.VOLUME_MEASUREMENT, b"\x01" + octets.to_bytes(8, "big")),
+            ],
+        )
+        kind = Type.SESSION_MODIFICATION_RESPONSE
+        answer = Message(kind, 0, [codec.u8(IeType.CAUSE, 1), usage], seid=self.seid)
+        self.bench.upf.answers[Type.SESSION_MODIFICATION_REQUEST].append(answer)
+
 
 def without_own(ies: list[Ie]) -> list[Ie]:
     """The SMF's elements: without the CTF's own rule and the references to it."""

@@ -23,7 +23,8 @@ from mvnobox.n4.rules import (
     limits,
     split_usage,
 )
-from mvnobox.n4.store import Seen, Session, Store
+from mvnobox.n4.seen import Seen
+from mvnobox.n4.store import Session, Store
 from mvnobox.pfcp import codec
 from mvnobox.pfcp.codec import DROP, FORW, Ie, IeType, Message, PfcpError, Type
 from mvnobox.service import database
@@ -43,12 +44,12 @@ def test_every_report_is_taken_once_in_whatever_order(sequence: list[int]) -> No
         assert set(taken) == set(sequence)
 
 
-async def session(store: Store, *, behind_gate: bool = False) -> int:
+async def session(store: Store, *, behind_gate: bool = False, ref: str | None = "x") -> int:
     """A session that the OCS and the UPF know; our SEID."""
     seid = await store.new_seid()
     made = Session(
         seid=seid, smf_seid=7, smf=("127.0.0.1", 8805), upf_seid=None, imsi="208930000000001", dnn="internet",
-        own_urr=OWN_URR, open=True, limits=Limits(1000, 2000), nchf_ref="x", nchf_sequence=0, octets=0, deleted=False,
+        own_urr=OWN_URR, open=True, limits=Limits(1000, 2000), nchf_ref=ref, nchf_sequence=0, octets=0, deleted=False,
         behind_gate=behind_gate,
     )  # fmt: skip
     await store.add(made)
@@ -89,6 +90,22 @@ async def test_what_a_closed_gate_dropped_is_not_charged_but_what_passed_before_
     assert await owed(3, 700, release=True) == 700
     # A report that was on its way for long.
     assert await owed(2, 5_000_000) == 5_000_000
+    pool.terminate()
+
+
+async def test_use_is_kept_without_a_charging_session_but_not_of_a_gate_that_was_never_open(pg_database: Any) -> None:
+    dsn = pg_database.dsn("ctf_alpha")
+    await database.migrate(dsn, Path(database.__file__).parents[1] / "n4/migrations")
+    pool = await database.make_pool(dsn)
+    store = Store(pool)
+    closed = await session(store, behind_gate=True, ref=None)
+    assert await store.take_usage(closed, [(OWN_URR, 0, (700, 0, 700))], release=True) is None
+    assert await store.next_pending(closed) is None
+    # The OCS has lost the charging session of this one.
+    lost = await session(store, ref=None)
+    for sequence, release in ((0, False), (1, True)):
+        pending = await store.take_usage(lost, [(OWN_URR, sequence, (700, 0, 700))], release=release)
+        assert pending is not None and (pending.used[0], pending.release) == (700, release)
     pool.terminate()
 
 

@@ -1,0 +1,186 @@
+"""The sessions on the UPF: what they shall be there is kept first, then told until the UPF has taken it."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+from collections import defaultdict
+from typing import Any
+
+from prometheus_client import Counter
+
+from mvnobox.n4 import rules
+from mvnobox.n4.nchf import Verdict
+from mvnobox.n4.renewal import renew_in
+from mvnobox.n4.settings import CtfSettings
+from mvnobox.n4.store import Session, Store
+from mvnobox.n4.upf import Upf
+from mvnobox.pfcp import codec
+from mvnobox.pfcp.codec import Cause, Ie, IeType, Message, PfcpError, Type
+from mvnobox.pfcp.endpoint import NoAnswer
+
+log = logging.getLogger(__name__)
+GATES = Counter("ctf_gate_total", "Gate changes", ["to"])
+THROTTLES = Counter("ctf_throttle_total", "Sessions slowed down and let go again", ["to"])
+UNTOLD = Counter("ctf_untold_total", "Changes that the UPF did not take and that are told again")
+# What the UPF reported by the CTF's rule with its answer.
+Reports = list[rules.Report]
+
+
+class Switch:
+    """Opens and closes gates, sets limits and rates."""
+
+    def __init__(self, settings: CtfSettings, store: Store, upf: Upf) -> None:
+        self._settings, self._store, self._upf = settings, store, upf
+        # Held while a session's rules change on the UPF.
+        self.locks: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
+        # Set when the sessions that are slowed down, or their rates, may be others than before.
+        self.throttled = asyncio.Event()
+        # Sessions as they were when their rules changed last.
+        self._remembered: dict[int, Session] = {}
+
+    def limits(self, verdict: Verdict) -> rules.Limits:
+        """What the UPF is told for an answer of the OCS."""
+        quantum = self._settings.reporting_quantum_octets
+        return rules.limits(verdict.granted, quantum=quantum, final=verdict.final)
+
+    def remembered(self, seid: int) -> Session | None:
+        """A session as it was when its rules changed last; for while the database is away."""
+        return self._remembered.get(seid)
+
+    def remember(self, session: Session) -> None:
+        """Keep a session for `remembered`; a deleted one is forgotten."""
+        if session.deleted:
+            self._remembered.pop(session.seid, None)
+        else:
+            self._remembered[session.seid] = session
+
+    def forget(self, seid: int) -> None:
+        """A session has ended and owes nothing."""
+        self.locks.pop(seid, None)
+        self._remembered.pop(seid, None)
+
+    async def apply(self, seid: int, verdict: Verdict) -> tuple[bool, float | None, Reports]:
+        """Let the UPF know what the OCS said: limits, rates, and the gate open or closed.
+
+        Whether it has taken it, seconds until the quota has to be renewed (None: as before), and its reports.
+        """
+        async with self.locks[seid]:
+            session = await self._store.session(seid)
+            if session is None or session.deleted or session.upf_seid is None:
+                return True, None, []
+            open_ = verdict.granted > 0
+            if not open_ and not session.open and not session.untold:
+                return True, None, []
+            change: dict[str, Any] = {"open": open_, "limits": self.limits(verdict)}
+            renewal = renew_in(verdict.validity) if open_ else None
+            if renewal is not None:
+                change["renew_seconds"] = renewal
+            # Behind a closed gate the rate is what it was; the answer that opens it says what it will be.
+            if open_ and verdict.throttle != session.throttle:
+                change["throttle"] = verdict.throttle
+            told, own = await self._change(session, change)
+        return told, renewal, own
+
+    async def close(self, seid: int) -> bool | None:
+        """Keep it that a gate shall be closed, without telling. Whether that is new; None for an unknown session."""
+        async with self.locks[seid]:
+            session = await self._store.session(seid)
+            if session is None or session.deleted:
+                return None
+            if session.open:
+                await self._store.update(seid, open=False, limits=rules.CLOSED, untold=True)
+            return session.open or not session.untold
+
+    async def tell(self, seid: int) -> tuple[bool, Reports]:
+        """Let the UPF know what it has not taken before. Whether it has taken it now, and its reports."""
+        async with self.locks[seid]:
+            session = await self._store.session(seid)
+            if session is None or session.deleted or session.upf_seid is None or not session.untold:
+                return True, []
+            return await self._change(session, {})
+
+    async def used(self, seid: int) -> Reports | None:
+        """What a session has used since its last report, so far as the UPF tells; None for one that is none (any more).
+
+        Some user planes (Open5GS) do not know the query and report nothing.
+        """
+        async with self.locks[seid]:
+            session = await self._store.session(seid)
+            if session is None or session.deleted or session.upf_seid is None:
+                return None
+            if not session.open:
+                return []
+            _, own = await self._ask_upf(session, [rules.query_urr(session.own_urr)])
+            return own
+
+    async def _change(self, session: Session, change: dict[str, Any]) -> tuple[bool, Reports]:
+        """Keep a change of what the UPF shall do, and tell it: all of it, where it did not take the one before.
+
+        Whether it has taken it, and what it reported with it. The session's lock is held.
+        """
+        self.remember(session)
+        wanted = dataclasses.replace(
+            session, **{name: value for name, value in change.items() if name in ("open", "limits", "throttle")}
+        )
+        turns = session.untold or wanted.open == session.behind_gate
+        slows = wanted.open and (session.untold or wanted.throttle != session.throttle)
+        # A quota counts from the last report, so it is told anew even where it is the same number.
+        ies: list[Ie] = [rules.update_urr(session.own_urr, wanted.limits)]
+        if turns:
+            ies += rules.gate(session.fars, open_=wanted.open)
+        if slows:
+            ies += rules.rates(session.qers, wanted.throttle)
+        if turns or slows:
+            # Kept first: if we die now, the next one tells it.
+            change = {**change, "untold": True}
+        if wanted.open:
+            # An open gate counts from the first packet.
+            change = {**change, "behind_gate": False}
+        if change:
+            await self._store.update(session.seid, **change)
+        cause, own = await self._ask_upf(session, ies)
+        # A session that the UPF does not have lets nothing pass.
+        told = cause in (Cause.ACCEPTED, Cause.SESSION_NOT_FOUND)
+        after: dict[str, Any] = {}
+        if told == change.get("untold", session.untold):
+            after["untold"] = not told
+        behind = not wanted.open if told else session.behind_gate
+        if behind != change.get("behind_gate", session.behind_gate):
+            after["behind_gate"] = behind
+        if after:
+            await self._store.update(session.seid, **after)
+        if told:
+            self._told(session, wanted, slows=slows)
+        else:
+            UNTOLD.inc()
+        return told, own
+
+    async def _ask_upf(self, session: Session, ies: list[Ie]) -> tuple[int, Reports]:
+        """Change a session on the UPF: its cause (0: no answer) and what it reported by the CTF's rule."""
+        assert session.upf_seid is not None
+        try:
+            made = await self._upf.request(Message(Type.SESSION_MODIFICATION_REQUEST, 0, ies, seid=session.upf_seid))
+            own, _ = rules.split_usage(made.ies, session.own_urr)
+            cause = codec.number(made.first(IeType.CAUSE), 1)
+        except (NoAnswer, OSError, PfcpError) as error:
+            log.warning("the UPF did not take a change: %s", error, extra={"seid": session.seid})
+            return 0, []
+        if cause != Cause.ACCEPTED:
+            log.warning("the UPF did not take a change: cause %s", cause, extra={"seid": session.seid})
+        return cause, own
+
+    def _told(self, session: Session, wanted: Session, *, slows: bool) -> None:
+        """The UPF does what the OCS said."""
+        told = {"seid": session.seid, "quota": wanted.limits.quota}
+        if wanted.open == session.behind_gate:
+            GATES.labels("open" if wanted.open else "closed").inc()
+            log.info("gate %s", "opened" if wanted.open else "closed", extra=told)
+        if slows and (wanted.throttle != session.throttle or wanted.throttle is not None):
+            self.throttled.set()
+            THROTTLES.labels("lifted" if wanted.throttle is None else "slowed").inc()
+            rate = None if wanted.throttle is None else f"{wanted.throttle.downlink} bit/s"
+            log.info("throttle %s", "lifted" if rate is None else f"of {rate}", extra=told)
+            if not session.qers:
+                log.warning("a session without QERs cannot be slowed down on N4", extra={"seid": session.seid})
