@@ -13,6 +13,7 @@ from components.platform import Platform, PlatformArgs, PlatformSecrets
 from components.settings import (
     brand_file,
     epc_from,
+    forwarding_from,
     images_from,
     layer_of,
     monitoring_from,
@@ -62,6 +63,7 @@ def brand(config: pulumi.Config, env: str) -> None:
         public_url=config.get("publicUrl"),
         epc=epc_from(config.get_object("epc")),
         monitoring_namespace=monitoring_from(config.get("monitoringNamespace")),
+        forwarding=forwarding_from(config.get("forwarding")),
     )
     secrets = BrandSecrets(
         bss_password=config.require_secret("bssPassword"),

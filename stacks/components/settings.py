@@ -10,7 +10,7 @@ from typing import Any
 import pulumi
 
 from mvnobox.errors import BadInput
-from mvnobox.render import CoreSlice, Epc, Images, Plmn, Roaming
+from mvnobox.render import CoreSlice, Epc, Forwarding, Images, Plmn, Roaming
 
 _STACK = re.compile(r"^(?P<layer>[a-z][a-z0-9-]*)\.(?P<env>[a-z][a-z0-9-]{0,15})$")
 
@@ -66,6 +66,15 @@ def monitoring_from(value: str | None) -> str | None:
             f"the setting monitoringNamespace is {value!r}", "the name of a namespace, for instance monitoring"
         )
     return value
+
+
+def forwarding_from(value: str | None) -> Forwarding:
+    """The setting `forwarding`: how user planes come to forward."""
+    if value is None or value == "node":
+        return "node"
+    if value == "sysctl":
+        return "sysctl"
+    raise BadInput(f"the setting forwarding is {value!r}", "node or sysctl: docs/open5gs.md")
 
 
 def brand_file(path: str) -> Path:

@@ -134,3 +134,17 @@ def test_a_real_api_server_takes_all_of_it(helm: Path, cluster: Any) -> None:
     finally:
         for name in made:
             kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.mark.parametrize("forwarding", ["node", "sysctl"])
+@pytest.mark.parametrize("release", [one for one in RELEASES if one.name == "user-plane"], ids=by_name)
+def test_only_where_it_is_asked_for_a_pod_has_an_unsafe_sysctl(helm: Path, release: Release, forwarding: str) -> None:
+    changed = dataclasses.replace(release, values={**release.values, "forwarding": forwarding})
+    pods = {
+        one["metadata"]["name"]: one["spec"]["template"]["spec"]
+        for one in objects(helm, changed)
+        if one["kind"] == "Deployment"
+    }
+    wanted = [{"name": "net.ipv4.ip_forward", "value": "1"}] if forwarding == "sysctl" else None
+    assert pods["upf"]["securityContext"].get("sysctls") == wanted
+    assert all("sysctls" not in pod["securityContext"] for name, pod in pods.items() if name != "upf")

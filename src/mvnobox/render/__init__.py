@@ -6,7 +6,7 @@ from mvnobox.render.epc import DiameterPeer, Epc
 from mvnobox.render.open5gs import CoreSlice, Plmn
 from mvnobox.render.operator import core_input, operator_core
 from mvnobox.render.platform import PlatformPlan, platform_namespaces, platform_releases
-from mvnobox.render.release import Images, Namespace, Release
+from mvnobox.render.release import Forwarding, Images, Namespace, Release
 from mvnobox.render.roaming import Partner, Roaming
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "CoreSlice",
     "DiameterPeer",
     "Epc",
+    "Forwarding",
     "Images",
     "Namespace",
     "Partner",

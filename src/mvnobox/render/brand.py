@@ -16,6 +16,7 @@ from mvnobox.render.release import (
     DATABASE,
     QUANTUM_OCTETS,
     QUOTA_OCTETS,
+    Forwarding,
     Images,
     Namespace,
     Release,
@@ -37,6 +38,7 @@ class BrandPlan:
     epc: Epc | None = None
     # Whose pods may read metrics; None: nobody.
     monitoring_namespace: str | None = None
+    forwarding: Forwarding = "node"
 
     @property
     def namespace(self) -> str:
@@ -144,6 +146,7 @@ def brand_releases(plan: BrandPlan) -> list[Release]:
                 plan.user_plane_namespace,
                 {
                     **coresim,
+                    "forwarding": plan.forwarding,
                     "upf": {"enabled": True, "config": render_template("coresim/upf.yaml.j2", **context)},
                     "ue": {"enabled": True, "config": render_template("coresim/ue.yaml.j2", **context)},
                 },
@@ -158,7 +161,7 @@ def brand_releases(plan: BrandPlan) -> list[Release]:
                 "user-plane",
                 "open5gs",
                 plan.user_plane_namespace,
-                user_plane(context, peers, plan.images, epc, seen_by),
+                {**user_plane(context, peers, plan.images, epc, seen_by), "forwarding": plan.forwarding},
             ),
             Release("ran", "ueransim", plan.user_plane_namespace, lab_ran(context, peers, plan.images)),
         ]

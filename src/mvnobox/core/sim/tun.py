@@ -30,7 +30,9 @@ def open_tun(name: str, address: str, mtu: int) -> int:
     try:
         descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
     except OSError as error:
-        raise HostError(f"/dev/net/tun: {error.strerror}") from None
+        raise HostError(
+            f"/dev/net/tun: {error.strerror}; remedy: modprobe tun on the node; a kernel without it needs CONFIG_TUN"
+        ) from None
     try:
         fcntl.ioctl(descriptor, _TUNSETIFF, struct.pack("16sH22x", name.encode(), _IFF_TUN | _IFF_NO_PI))
     except OSError as error:
