@@ -55,7 +55,9 @@ class Accounts:
         """
         async with self._pool.acquire() as connection, connection.transaction():
             row = await connection.fetchrow(
-                "SELECT aid, status FROM account WHERE brand = $1 AND account_id = $2 FOR NO KEY UPDATE", brand, account_id
+                "SELECT aid, status FROM account WHERE brand = $1 AND account_id = $2 FOR NO KEY UPDATE",
+                brand,
+                account_id,
             )
             if row is None:
                 return False
