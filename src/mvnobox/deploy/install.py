@@ -14,7 +14,7 @@ from mvnobox.deploy import keys
 from mvnobox.deploy.brands import find_brand, stack_path
 from mvnobox.deploy.cluster import EmbeddedCluster, choose
 from mvnobox.deploy.core import CoreChoice, check_core, choose_core, forwarding_of
-from mvnobox.deploy.epc import check_epc, epc_setting, installed_epc, wanted_epc
+from mvnobox.deploy.epc import check_epc, check_pools, epc_setting, installed_epc, wanted_epc
 from mvnobox.deploy.hopeless import Watch
 from mvnobox.deploy.images import ensure_images, load_images
 from mvnobox.deploy.installation import Installation
@@ -72,6 +72,7 @@ def up(*, brand: str, env: str, core: str, cluster: str, report: Reporter, epc: 
     check_core(core)
     check_epc(core, epc)
     before_4g = installed_epc(installation)
+    check_pools(before_4g, spec, core, epc)
     if core == "operator":
         operator_core(spec, namespace_of(spec, env))
     with only_one():

@@ -9,7 +9,7 @@ import yaml
 
 from mvnobox.deploy.brands import find_brand
 from mvnobox.deploy.core import check_core, forwarding_of
-from mvnobox.deploy.epc import check_epc, wanted_epc
+from mvnobox.deploy.epc import check_epc, check_pools, wanted_epc
 from mvnobox.deploy.images import references
 from mvnobox.deploy.installation import Installation
 from mvnobox.deploy.paths import project_root
@@ -62,6 +62,7 @@ def render_to(folder: Path, *, brand: str, env: str, core: str, report: Reporter
     check_core(core)
     chosen = "simulated" if core == "auto" else core
     check_epc(chosen, epc)
+    check_pools(None, spec, chosen, epc)
     has_4g = wanted_epc(None, spec, chosen, epc)
     slices = (CoreSlice.of(spec),)
     shared = "open5gs" if chosen == "open5gs" else "simulated"

@@ -8,7 +8,7 @@ from typing import Any
 
 from mvnobox.errors import BadInput
 from mvnobox.render.engine import render_template
-from mvnobox.render.epc import DIAMETER_PORT, Epc, diameter_files, pool_ranges
+from mvnobox.render.epc import DIAMETER_PORT, Epc, check_halves, diameter_files, pool_ranges
 from mvnobox.render.release import CLUSTER_DOMAIN, Images, image_values
 from mvnobox.render.roaming import N32_PORT, Roaming
 from mvnobox.spec import BrandSpec
@@ -157,6 +157,8 @@ def session_management(
 ) -> dict[str, Any]:
     """A brand's SMF and, with 4G, its packet gateway."""
     brand: BrandSpec = context["brand"]
+    if epc:
+        check_halves(brand)
     full = {**_of_brand(context), "ranges": pool_ranges(brand) if epc else {}, "epc": epc}
     functions = [_function("smf", [SBI, PFCP, METRICS], render_template("open5gs/smf.yaml.j2", **full))]
     values = {**_base(images, monitoring_namespace), "brand": brand.name, "functions": functions, "peers": dict(peers)}

@@ -397,6 +397,11 @@ class BrandSpec(Model):
         """The data of the file that this brand was read from."""
         return self._source
 
+    @property
+    def lines(self) -> int:
+        """How many lines the brand can sell: it runs out of numbers or of subscriber identities."""
+        return min(len(self.number_range), int(self.msin_range.last) - int(self.msin_range.first) + 1)
+
     # Facts that follow from the country where the brand says nothing.
     @property
     def pack(self) -> Country:
