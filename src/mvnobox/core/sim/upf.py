@@ -92,7 +92,10 @@ class Upf:
             if handle.read().strip() != "1":
                 raise HostError(FORWARDING)
         pools = [dnn.pool for dnn in self._settings.dnns]
-        rules = user_plane_rules(pools, allowed, self._settings.deny, between_ues=self._settings.between_ues)
+        routed = [dnn.pool for dnn in self._settings.dnns if dnn.routed]
+        rules = user_plane_rules(
+            pools, allowed, self._settings.deny, between_ues=self._settings.between_ues, routed=routed
+        )
         run("nft", "-f", "-", stdin=rules)
         gtp = gtp_socket()
         path = DataPath(gtp, self._own, tuns, self._report_usage, self._report_downlink, self._report_error)
