@@ -104,7 +104,9 @@ def up(*, brand: str, env: str, core: str, cluster: str, report: Reporter, epc: 
         changed = workspace.last_changes.changed
         stack = f"{spec.name}.{env}"
         own = {"core": _plain(chosen.core), "brandFile": _plain(stack_path(file)), **_brand_settings(stack)}
-        own["forwarding"] = _plain(forwarding_of(choice.kind))
+        if (forwarding := forwarding_of(choice.kind)) != "node":
+            # The default is left unwritten: on a cluster of one's own the setting is the operator's.
+            own["forwarding"] = _plain(forwarding)
         if has_4g and spec.name in has_4g.brands:
             own |= shared_4g
         workspace.up(stack, {**common, **own}, report)
