@@ -15,6 +15,7 @@ from components.settings import (
     epc_from,
     forwarding_from,
     images_from,
+    lab_ues_from,
     layer_of,
     monitoring_from,
     roaming_from,
@@ -67,6 +68,7 @@ def brand(config: pulumi.Config, env: str) -> None:
         epc=epc_from(config.get_object("epc")),
         monitoring_namespace=monitoring_from(config.get("monitoringNamespace")),
         forwarding=forwarding_from(config.get("forwarding")),
+        lab_ues=lab_ues_from(config.get("labUes")),
     )
     secrets = BrandSecrets(
         bss_password=config.require_secret("bssPassword"),

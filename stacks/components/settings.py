@@ -77,6 +77,15 @@ def forwarding_from(value: str | None) -> Forwarding:
     raise BadInput(f"the setting forwarding is {value!r}", "node or sysctl: docs/open5gs.md")
 
 
+def lab_ues_from(value: str | None) -> int:
+    """The setting `labUes`: UEs of UERANSIM at a time."""
+    if value is None:
+        return 1
+    if not value.isascii() or not value.isdigit() or not 1 <= int(value) <= 64:
+        raise BadInput(f"the setting labUes is {value!r}", "a number from 1 to 64")
+    return int(value)
+
+
 def brand_file(path: str) -> Path:
     """The setting `brandFile`: absolute, or relative to the project."""
     return Path(pulumi.get_root_directory()) / path

@@ -148,3 +148,14 @@ def test_only_where_it_is_asked_for_a_pod_has_an_unsafe_sysctl(helm: Path, relea
     wanted = [{"name": "net.ipv4.ip_forward", "value": "1"}] if forwarding == "sysctl" else None
     assert pods["upf"]["securityContext"].get("sysctls") == wanted
     assert all("sysctls" not in pod["securityContext"] for name, pod in pods.items() if name != "upf")
+
+
+def test_the_labs_count_of_ues_is_a_value(helm: Path) -> None:
+    release = next(one for one in RELEASES if one.chart == "ueransim")
+    changed = dataclasses.replace(release, values={**release.values, "ues": 8})
+    agents = []
+    for one in (release, changed):
+        config = next(found for found in objects(helm, one) if found["kind"] == "ConfigMap")
+        agents.append(yaml.safe_load(config["data"]["agent.yaml"]))
+    assert [agent["ues"] for agent in agents] == [1, 8]
+    assert {key: value for key, value in agents[0].items() if key != "ues"}.keys() == {"plmn", "http"}

@@ -40,6 +40,8 @@ class BrandPlan:
     # Whose pods may read metrics; None: nobody.
     monitoring_namespace: str | None = None
     forwarding: Forwarding = "node"
+    # UEs that the laboratory's radio network takes at a time.
+    lab_ues: int = 1
 
     @property
     def namespace(self) -> str:
@@ -164,7 +166,7 @@ def brand_releases(plan: BrandPlan) -> list[Release]:
                 plan.user_plane_namespace,
                 {**user_plane(context, peers, plan.images, epc, seen_by), "forwarding": plan.forwarding},
             ),
-            Release("ran", "ueransim", plan.user_plane_namespace, lab_ran(context, peers, plan.images)),
+            Release("ran", "ueransim", plan.user_plane_namespace, lab_ran(context, peers, plan.images, plan.lab_ues)),
         ]
         if epc and epc.test_peers:
             values = host_network_stand_in(context, peers, plan.images, epc)

@@ -195,8 +195,8 @@ def user_plane(
     }
 
 
-def lab_ran(context: Mapping[str, Any], peers: Mapping[str, str], images: Images) -> dict[str, Any]:
-    """A brand's gNB and UE of the laboratory."""
+def lab_ran(context: Mapping[str, Any], peers: Mapping[str, str], images: Images, ues: int = 1) -> dict[str, Any]:
+    """A brand's gNB of the laboratory, with so many UEs at a time."""
     amf = f"amf.{context['platform_namespace']}.svc.{CLUSTER_DOMAIN}"
     values = {
         "brand": context["brand"].name,
@@ -205,6 +205,7 @@ def lab_ran(context: Mapping[str, Any], peers: Mapping[str, str], images: Images
         "script": render_template("ueransim/ran.sh.j2", amf=amf),
         "gnb": render_template("ueransim/gnb.yaml.j2", **context),
         "agent": render_template("ueransim/agent.yaml.j2", **context),
+        "ues": ues,
         "n2Protocol": "TCP" if images.sctp else "SCTP",
         "peers": dict(peers),
     }
