@@ -13,12 +13,15 @@ from components.platform import Platform, PlatformArgs, PlatformSecrets
 from components.settings import (
     brand_file,
     epc_from,
+    forwarding_from,
     images_from,
+    lab_ues_from,
     layer_of,
     monitoring_from,
     roaming_from,
     slices_from,
 )
+from components.shared import served, told
 from mvnobox.errors import KitError
 from mvnobox.render import BrandPlan, PlatformPlan
 from mvnobox.spec import load_brand
@@ -46,6 +49,8 @@ def platform(config: pulumi.Config, env: str) -> None:
     Platform("platform", PlatformArgs(plan=plan, secrets=secrets, provider=cluster_provider(config)))
     pulumi.export("namespace", plan.namespace)
     pulumi.export("core", plan.core)
+    # A brand's stack refuses what the shared core does not serve.
+    pulumi.export("slices", told(plan.slices))
     # A brand's stack derives its own token from this key and can decrypt it only with the installation's passphrase.
     pulumi.export("ocsTenantKey", secrets.ocs_tenant_key)
     pulumi.export("directoryPublicKey", config.require("directoryPublicKey"))
@@ -62,6 +67,8 @@ def brand(config: pulumi.Config, env: str) -> None:
         public_url=config.get("publicUrl"),
         epc=epc_from(config.get_object("epc")),
         monitoring_namespace=monitoring_from(config.get("monitoringNamespace")),
+        forwarding=forwarding_from(config.get("forwarding")),
+        lab_ues=lab_ues_from(config.get("labUes")),
     )
     secrets = BrandSecrets(
         bss_password=config.require_secret("bssPassword"),
@@ -71,7 +78,9 @@ def brand(config: pulumi.Config, env: str) -> None:
         ocs_tenant_key=shared.require_output("ocsTenantKey"),
         directory_public_key=shared.require_output("directoryPublicKey"),
     )
-    Brand(plan.brand.name, BrandArgs(plan=plan, secrets=secrets, provider=cluster_provider(config)))
+    # Everything of the brand goes by the provider: nothing is made before it is known.
+    provider = cluster_provider(config, served(shared, plan, config.require("context")))
+    Brand(plan.brand.name, BrandArgs(plan=plan, secrets=secrets, provider=provider))
     pulumi.export("namespace", plan.namespace)
     pulumi.export("userPlaneNamespace", plan.user_plane_namespace)
     pulumi.export("brand", plan.brand.name)

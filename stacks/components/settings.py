@@ -10,7 +10,7 @@ from typing import Any
 import pulumi
 
 from mvnobox.errors import BadInput
-from mvnobox.render import CoreSlice, Epc, Images, Plmn, Roaming
+from mvnobox.render import CoreSlice, Epc, Forwarding, Images, Plmn, Roaming
 
 _STACK = re.compile(r"^(?P<layer>[a-z][a-z0-9-]*)\.(?P<env>[a-z][a-z0-9-]{0,15})$")
 
@@ -66,6 +66,24 @@ def monitoring_from(value: str | None) -> str | None:
             f"the setting monitoringNamespace is {value!r}", "the name of a namespace, for instance monitoring"
         )
     return value
+
+
+def forwarding_from(value: str | None) -> Forwarding:
+    """The setting `forwarding`: how user planes come to forward."""
+    if value is None or value == "node":
+        return "node"
+    if value == "sysctl":
+        return "sysctl"
+    raise BadInput(f"the setting forwarding is {value!r}", "node or sysctl: docs/open5gs.md")
+
+
+def lab_ues_from(value: str | None) -> int:
+    """The setting `labUes`: UEs of UERANSIM at a time."""
+    if value is None:
+        return 1
+    if not value.isascii() or not value.isdigit() or not 1 <= int(value) <= 64:
+        raise BadInput(f"the setting labUes is {value!r}", "a number from 1 to 64")
+    return int(value)
 
 
 def brand_file(path: str) -> Path:

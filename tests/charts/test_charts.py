@@ -143,3 +143,28 @@ def test_notifications_reach_the_ctf_from_the_ocs_alone(helm: Path) -> None:
     (peer,) = told["from"]
     assert peer["podSelector"]["matchLabels"] == {"app.kubernetes.io/name": "ocs"}
     assert peer["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"].startswith("platform-")
+
+
+@pytest.mark.parametrize("forwarding", ["node", "sysctl"])
+@pytest.mark.parametrize("release", [one for one in RELEASES if one.name == "user-plane"], ids=by_name)
+def test_only_where_it_is_asked_for_a_pod_has_an_unsafe_sysctl(helm: Path, release: Release, forwarding: str) -> None:
+    changed = dataclasses.replace(release, values={**release.values, "forwarding": forwarding})
+    pods = {
+        one["metadata"]["name"]: one["spec"]["template"]["spec"]
+        for one in objects(helm, changed)
+        if one["kind"] == "Deployment"
+    }
+    wanted = [{"name": "net.ipv4.ip_forward", "value": "1"}] if forwarding == "sysctl" else None
+    assert pods["upf"]["securityContext"].get("sysctls") == wanted
+    assert all("sysctls" not in pod["securityContext"] for name, pod in pods.items() if name != "upf")
+
+
+def test_the_labs_count_of_ues_is_a_value(helm: Path) -> None:
+    release = next(one for one in RELEASES if one.chart == "ueransim")
+    changed = dataclasses.replace(release, values={**release.values, "ues": 8})
+    agents = []
+    for one in (release, changed):
+        config = next(found for found in objects(helm, one) if found["kind"] == "ConfigMap")
+        agents.append(yaml.safe_load(config["data"]["agent.yaml"]))
+    assert [agent["ues"] for agent in agents] == [1, 8]
+    assert {key: value for key, value in agents[0].items() if key != "ues"}.keys() == {"plmn", "http"}

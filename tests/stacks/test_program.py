@@ -147,3 +147,66 @@ def test_a_brand_on_the_operators_core_asks_for_it_and_has_no_ctf(mocks: Mocks) 
     assert core["spec"]["configuration"]["mcc"] == "262"
     charts = {one["name"] for one in mocks.of("kubernetes:helm.sh/v4:Chart").values()}
     assert charts == {"tenant-neighbours", "bss"}
+
+
+def _served(core: str | None, slices: str | None, brand_core: str = "open5gs") -> Any:
+    """What a brand's stack makes of the platform's outputs: the setting, or the error that ends it."""
+    import dataclasses
+
+    from components.shared import served
+
+    plan = dataclasses.replace(plans()[1], core=brand_core)
+
+    class Shared:
+        def get_output(self, name: str) -> pulumi.Output[Any]:
+            return pulumi.Output.from_input({"core": core, "slices": slices}[name])
+
+    async def ask() -> Any:
+        return await served(Shared(), plan, "ctx").future()  # type: ignore[arg-type]
+
+    return asyncio.get_event_loop().run_until_complete(ask())
+
+
+def test_a_brands_stack_asks_the_platforms_first(mocks: Mocks) -> None:
+    from components.shared import told
+    from mvnobox.render import CoreSlice
+
+    own = CoreSlice.of(plans()[1].brand)
+    assert _served("open5gs", told((own,))) == "ctx"
+    # The simulated core is the brand's own.
+    assert _served("simulated", None, "simulated") == _served("open5gs", told(()), "operator") == "ctx"
+
+
+@pytest.mark.parametrize(
+    ("core", "slices", "cause", "remedy"),
+    [
+        ("simulated", "[]", "the core of platform.dev is simulated", "core open5gs --stack platform.dev"),
+        ("open5gs", None, "does not say which slices", "pulumi up --stack platform.dev"),
+        ("open5gs", "[]", "does not serve silverline's slice", "pulumi config set slices --stack platform.dev"),
+    ],
+)
+def test_a_brand_that_the_platform_does_not_serve_is_refused(
+    mocks: Mocks, core: str, slices: str | None, cause: str, remedy: str
+) -> None:
+    with pytest.raises(pulumi.RunError) as found:
+        _served(core, slices)
+    assert cause in str(found.value) and remedy in str(found.value)
+
+
+def test_the_remedy_is_a_setting_that_serves_both() -> None:
+    import dataclasses
+    import json
+    import re
+
+    from components.settings import slices_from
+    from mvnobox.errors import BadInput
+    from mvnobox.render import CoreSlice, Plmn, check_platform
+
+    plan = dataclasses.replace(plans()[1], core="open5gs")
+    other = CoreSlice(Plmn("999", "70"), 1, None)
+    with pytest.raises(BadInput) as found:
+        check_platform(plan, "open5gs", (other,))
+    match = re.search(r"'(\[.*\])'", found.value.remedy)
+    assert match
+    check_platform(plan, "open5gs", slices_from(json.loads(match[1])))
+    assert other in slices_from(json.loads(match[1]))

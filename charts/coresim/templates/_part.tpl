@@ -37,7 +37,7 @@ spec:
       securityContext:
         {{- if .plane }}
         seccompProfile: {type: RuntimeDefault}
-        {{- if eq .name "upf" }}
+        {{- if and (eq .name "upf") (eq .root.Values.forwarding "sysctl") }}
         sysctls: [{name: net.ipv4.ip_forward, value: "1"}]
         {{- end }}
         {{- else }}
@@ -48,6 +48,7 @@ spec:
           image: {{ include "common.image" .root.Values.image }}
           imagePullPolicy: {{ .root.Values.image.pullPolicy }}
           args: {{ .args | toJson }}
+          terminationMessagePolicy: FallbackToLogsOnError
           ports:
             {{- range .ports }}
             - {name: {{ .name }}, containerPort: {{ .port }}, protocol: {{ .protocol }}}

@@ -177,9 +177,9 @@ async def _write(context: Context, connection: Any, batch: str, plan: Plan, made
 
     await copy(
         "product",
-        "id plan status msisdn iccid batch batch_index anchor renews_at",
+        "id plan status msisdn iccid batch batch_index anchor renews_at period_length",
         [
-            (product, plan.id, "created", number, iccid, batch, index, anchor, end)
+            (product, plan.id, "created", number, iccid, batch, index, anchor, end, plan.period)
             for product, iccid, _, number, index, _ in made
         ],
     )
@@ -226,7 +226,7 @@ def _calls(
 ) -> list[tuple[Any, ...]]:
     path = f"/ocs/v1/accounts/{product}"
     account = json.dumps(fulfilment.account(context, plan, imsi, number))
-    grant = renewals.grant(context, product, plan, anchor, 0)
+    grant = renewals.grant(context, product, plan, anchor, 0, first=True)
     last = json.dumps({"activate": True})
     if grant is None:
         return [(product, "PUT", path, account, last, True)]

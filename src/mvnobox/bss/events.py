@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import uuid
-from typing import Any
+from typing import Any, Literal
 
 from mvnobox.bss.context import Context, TmfError
 
 BASE = "/subscriber-event/v1/event"
-TYPES = (
+Kind = Literal[
     "subscriber.suspended",
     "subscriber.resumed",
     "subscriber.sim_swapped",
@@ -17,14 +17,14 @@ TYPES = (
     "subscription.renewed",
     "subscription.lapsed",
     "balance.threshold",
-)
+    "balance.low",
+]
 
 
 async def put(
-    connection: Any, kind: str, product: uuid.UUID, body: dict[str, Any], *, identity: uuid.UUID | None = None
+    connection: Any, kind: Kind, product: uuid.UUID, body: dict[str, Any], *, identity: uuid.UUID | None = None
 ) -> None:
     """Record an event in the transaction of its cause; one with an identity of its own once."""
-    assert kind in TYPES
     await connection.execute(
         "INSERT INTO event (id, type, product, body) VALUES ($1, $2, $3, $4) ON CONFLICT (id) DO NOTHING",
         identity or uuid.uuid4(),

@@ -87,13 +87,14 @@ async def fulfil(context: Context, connection: Any, order: uuid.UUID, party: uui
     zone = renewals.zone_of(context)
     anchor = periods.anchor_of(dt.datetime.now(dt.UTC), plan.period, zone)
     product: uuid.UUID = await connection.fetchval(
-        """INSERT INTO product (order_id, party, plan, status, anchor, renews_at)
-           VALUES ($1, $2, $3, 'created', $4, $5) RETURNING id""",
+        """INSERT INTO product (order_id, party, plan, status, anchor, renews_at, period_length)
+           VALUES ($1, $2, $3, 'created', $4, $5, $6) RETURNING id""",
         order,
         party,
         plan.id,
         anchor,
         periods.begin(anchor, plan.period, zone, 1),
+        plan.period,
     )
     sim = await sims.make_sim(context, connection, product)
     number = await sims.take_number(context, connection, product)
@@ -102,7 +103,7 @@ async def fulfil(context: Context, connection: Any, order: uuid.UUID, party: uui
     path = f"/ocs/v1/accounts/{product}"
     await outbox.put(connection, product, "PUT", path, account(context, plan, sim["imsi"], number))
     effect = {"complete": str(order), "activate": True}
-    body = renewals.grant(context, product, plan, anchor, 0)
+    body = renewals.grant(context, product, plan, anchor, 0, first=True)
     if body is not None:
         await outbox.put(connection, product, "POST", f"{path}/grants", body, effect)
     else:

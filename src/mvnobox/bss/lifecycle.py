@@ -15,7 +15,11 @@ _MOVES = {
     "created": ("terminated",),
     "terminated": (),
 }
-_EVENTS = {"suspended": "subscriber.suspended", "active": "subscriber.resumed", "terminated": "subscriber.terminated"}
+_EVENTS: dict[str, events.Kind] = {
+    "suspended": "subscriber.suspended",
+    "active": "subscriber.resumed",
+    "terminated": "subscriber.terminated",
+}
 
 
 async def locked(connection: Any, product: uuid.UUID) -> Any:

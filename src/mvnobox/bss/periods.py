@@ -28,6 +28,13 @@ def anchor_of(moment: dt.datetime, period: str, zone: ZoneInfo) -> dt.date:
     return day if _parsed(period)[1] == "M" else day + dt.timedelta(days=1)
 
 
+def anchor_after(end: dt.datetime, period: str, zone: ZoneInfo) -> dt.date:
+    """The anchor of a line whose first period of this length comes after what it had until `end`."""
+    day = end.astimezone(zone).date()
+    begins = dt.datetime.combine(day, dt.time(), zone).astimezone(dt.UTC) == end
+    return day if begins else anchor_of(end, period, zone)
+
+
 def _day(anchor: dt.date, period: str, index: int) -> dt.date:
     count, unit = _parsed(period)
     if unit != "M":

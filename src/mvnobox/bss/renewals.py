@@ -1,8 +1,9 @@
 """Renewals: at the end of a line's period the next one's allowances, once, whoever of us does it and whenever.
 
 A line is due when its `renews_at` has come. The row, the OCS's call and the event change in one transaction; the call's
-request identifier is the period's, so the OCS grants a period once however often it is asked. Periods that nobody was
-there for are not made up for: the line gets the one that it is in.
+request identifier is that of the period's first day, so the OCS grants a period once however often it is asked. Periods
+that nobody was there for are not made up for: the line gets the one that it is in. Where the plan's period has another
+length by then, the line is counted anew from the end of what it has.
 """
 
 from __future__ import annotations
@@ -36,22 +37,24 @@ def renews_by_itself(plan: Plan, wish: bool | None) -> bool:
     return plan.payment == "postpaid" if wish is None else wish
 
 
-def grant(context: Context, product: uuid.UUID, plan: Plan, anchor: dt.date, index: int) -> dict[str, Any] | None:
-    """The OCS's grant of a period; None where the plan has no allowance."""
+def grant(
+    context: Context, product: uuid.UUID, plan: Plan, anchor: dt.date, index: int, *, first: bool = False
+) -> dict[str, Any] | None:
+    """The OCS's grant of a period, `first` the one that a line begins with; None where the plan has no allowance."""
     zone = zone_of(context)
-    until = periods.begin(anchor, plan.period, zone, index + 1)
+    since, until = (periods.begin(anchor, plan.period, zone, n) for n in (index, index + 1))
     granted = catalog.plan_buckets(context.brand, plan, until)
     if not granted:
         return None
-    # The first period's identifier is the one that it always had.
-    name = "plan" if index == 0 else f"plan:{index}"
+    # Days are a line's own, whatever its periods' length and number.
+    name = "plan" if first else f"plan:{since.astimezone(zone).date().isoformat()}"
     body: dict[str, Any] = {"requestId": str(uuid.uuid5(product, name)), "buckets": granted}
-    if index > 0 and plan.rollover is not None and plan.fair_use is None and isinstance(plan.allowances.data, int):
+    if not first and plan.rollover is not None and plan.fair_use is None and isinstance(plan.allowances.data, int):
         last = periods.begin(anchor, plan.period, zone, index + plan.rollover.periods)
         body["rollover"] = {
             "unit": "octets",
             "source": f"plan:{plan.id}",
-            "endedAt": periods.begin(anchor, plan.period, zone, index).isoformat(),
+            "endedAt": since.isoformat(),
             "limit": plan.rollover.limit,
             "validUntil": last.isoformat(),
             # Before the new allowance: what is older goes first.
@@ -85,21 +88,25 @@ async def _one(context: Context, connection: Any, row: Any, now: dt.datetime) ->
         return
     zone = zone_of(context)
     # Lines that are older than renewals begin to count with their start.
-    anchor = row["anchor"] or periods.anchor_of(row["started_at"], plan.period, zone)
+    kept = row["anchor"] or periods.anchor_of(row["started_at"], plan.period, zone)
+    anchor, before = kept, row["period"]
     index = periods.index_at(anchor, plan.period, zone, now)
+    if _other_length(row, plan, index):
+        anchor, before = periods.anchor_after(row["renews_at"], plan.period, zone), -1
+        index = periods.index_at(anchor, plan.period, zone, now)
     told = {"msisdn": row["msisdn"], "plan": plan.id}
-    if index <= row["period"]:
+    until = periods.begin(anchor, plan.period, zone, index + 1)
+    if index <= before:
         # Nothing is due yet: a clock that went back, or a line that begins to count.
-        await _set(connection, row["id"], anchor, row["period"], periods.begin(anchor, plan.period, zone, index + 1))
+        await _set(connection, row["id"], plan, anchor, before, until)
         return
     if not renews_by_itself(plan, row["auto_renew"]):
         await connection.execute(
-            "UPDATE product SET anchor = $2, renews_at = 'infinity' WHERE id = $1", row["id"], anchor
+            "UPDATE product SET anchor = $2, renews_at = 'infinity' WHERE id = $1", row["id"], kept
         )
         await events.put(connection, "subscription.lapsed", row["id"], told)
         return
-    until = periods.begin(anchor, plan.period, zone, index + 1)
-    await _set(connection, row["id"], anchor, index, until)
+    await _set(connection, row["id"], plan, anchor, index, until)
     body = grant(context, row["id"], plan, anchor, index)
     if body is not None:
         await outbox.put(connection, row["id"], "POST", f"/ocs/v1/accounts/{row['id']}/grants", body)
@@ -109,15 +116,26 @@ async def _one(context: Context, connection: Any, row: Any, now: dt.datetime) ->
         "until": until.isoformat(),
         "price": str(plan.price),
         "currency": context.brand.effective_currency,
-        "periodsMissed": index - row["period"] - 1,
+        "periodsMissed": index - before - 1,
     }
     await events.put(connection, "subscription.renewed", row["id"], told)
 
 
-async def _set(connection: Any, product: uuid.UUID, anchor: dt.date, period: int, at: dt.datetime) -> None:
+def _other_length(row: Any, plan: Plan, index: int) -> bool:
+    """Whether the plan's period has another length than the line has been counted in."""
+    if row["renews_at"] is None:
+        return False
+    if row["period_length"] is None:
+        # A line of before: shorter periods than now are seen by their number.
+        return bool(index < row["period"])
+    return bool(row["period_length"] != plan.period)
+
+
+async def _set(connection: Any, product: uuid.UUID, plan: Plan, anchor: dt.date, period: int, at: dt.datetime) -> None:
     await connection.execute(
-        "UPDATE product SET anchor = $2, period = $3, renews_at = $4 WHERE id = $1", product, anchor, period, at
-    )
+        "UPDATE product SET anchor = $2, period = $3, renews_at = $4, period_length = $5 WHERE id = $1",
+        product, anchor, period, at, plan.period,
+    )  # fmt: skip
 
 
 async def _later(connection: Any, product: uuid.UUID, at: dt.datetime) -> None:

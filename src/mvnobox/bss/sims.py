@@ -80,6 +80,9 @@ async def take_number(context: Context, connection: Any, product: uuid.UUID) -> 
             """UPDATE number SET product = $1, released_at = NULL WHERE msisdn = (
                    SELECT msisdn FROM number WHERE released_at <= now() - make_interval(days => $2)
                    AND length(msisdn) = length($3::text) AND msisdn BETWEEN $3 AND $4::text
+                   -- Until the OCS knows that its last line has ended, the number is not free there.
+                   AND NOT EXISTS (SELECT FROM product p JOIN outbox o ON o.product = p.id
+                                   WHERE p.msisdn = number.msisdn AND o.done_at IS NULL)
                    ORDER BY released_at LIMIT 1 FOR UPDATE SKIP LOCKED) RETURNING msisdn""",
             product,
             context.number_rest_days,

@@ -35,8 +35,10 @@ class Accounts:
             if row["currency"] != body.currency:
                 raise Problem(409, None, f"the account is kept in {row['currency']}")
             await connection.execute("SELECT set_status($1, $2)", row["aid"], body.status)
+            # An account that has ended leaves its identifiers to others.
+            wanted = [] if body.status == "terminated" else sorted(set(body.subscriber_ids))
             # In one order, so that two accounts that want the same identifiers do not wait for each other.
-            for subscriber in sorted(set(body.subscriber_ids)):
+            for subscriber in wanted:
                 owner = await connection.fetchval(
                     """INSERT INTO subscriber (subscriber_id, aid) VALUES ($1, $2)
                        ON CONFLICT (subscriber_id) DO UPDATE SET aid = subscriber.aid RETURNING aid""",
@@ -45,19 +47,26 @@ class Accounts:
                 if owner != row["aid"]:
                     raise Problem(409, None, "a subscriber identifier belongs to another account")
             await connection.execute(
-                "DELETE FROM subscriber WHERE aid = $1 AND subscriber_id <> ALL($2)", row["aid"], body.subscriber_ids
+                "DELETE FROM subscriber WHERE aid = $1 AND subscriber_id <> ALL($2)", row["aid"], wanted
             )
         return {"accountId": account_id, **body.model_dump(by_alias=True, exclude_none=True)}, row["new"]
 
     async def set_status(self, brand: str, account_id: str, status: Status) -> bool:
-        """Change an account's status and tell its sessions; False for an unknown account."""
+        """Change an account's status and tell its sessions; False for an unknown account.
+
+        One that is terminated has no subscriber identifiers any more: only `put` brings it back. Raises Problem 409.
+        """
         async with self._pool.acquire() as connection, connection.transaction():
-            aid = await connection.fetchval(
-                "SELECT aid FROM account WHERE brand = $1 AND account_id = $2 FOR NO KEY UPDATE", brand, account_id
+            row = await connection.fetchrow(
+                "SELECT aid, status FROM account WHERE brand = $1 AND account_id = $2 FOR NO KEY UPDATE",
+                brand,
+                account_id,
             )
-            if aid is None:
+            if row is None:
                 return False
-            await connection.execute("SELECT set_status($1, $2)", aid, status)
+            if row["status"] == "terminated" and status != "terminated":
+                raise Problem(409, None, "the account is terminated and has no subscribers: put it anew with its own")
+            await connection.execute("SELECT set_status($1, $2)", row["aid"], status)
             return True
 
     async def grant(self, brand: str, account_id: str, grant: Grant) -> dict[str, Any] | None:

@@ -14,7 +14,7 @@ import asyncpg
 
 from mvnobox.charging.settings import OcsSettings
 
-HEAD = "0009"
+HEAD = "0010"
 Operation = Literal["create", "update", "release"]
 _CHARGE = """SELECT * FROM charge($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)"""
 # A connection that was lost is noticed by its next use; what has to be waited for longer than this is repeated.

@@ -172,6 +172,6 @@ def print_explanation(found: dict[str, Any]) -> None:
     if found["unpaid"]:
         out.print(f"  nothing pays the other {found['unpaid']} {unit}: the network ends the service", markup=False)
     tax = found["tax"]
-    how = "of it" if tax["included"] else "on top, collected when the balance is bought,"
+    how = "of it" if tax["included"] else "on top, due when the balance is bought,"
     more = f", {tax['amount']} {how} {tax['name']} ({tax['percent']:g} %)" if Decimal(found["cost"]) else ""
     out.print(f"cost: {found['cost']} {found['currency']}{more}", markup=False)

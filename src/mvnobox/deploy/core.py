@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import socket
 from dataclasses import dataclass
 from typing import Literal
 
 from mvnobox.deploy.cluster import ClusterChoice
 from mvnobox.deploy.images.imported import put_on_node
+from mvnobox.deploy.kernel import kernel_has_sctp
 from mvnobox.deploy.operator import connect
 from mvnobox.errors import BadInput, EnvironmentUnfit
-from mvnobox.render import Images
+from mvnobox.render import Forwarding, Images
 
 Core = Literal["simulated", "open5gs", "operator"]
-# IANA's number of SCTP (RFC 9260); not every platform's socket module names it.
-_SCTP = 132
 PUBLISHED = (Images.open5gs, Images.ueransim)
 
 
@@ -37,13 +35,9 @@ def check_core(requested: str) -> None:
         raise BadInput(f"there is no core {requested!r}", "take auto, open5gs, operator or simulated")
 
 
-def kernel_has_sctp() -> bool:
-    """Whether this machine's kernel has SCTP, which N2 needs."""
-    try:
-        socket.socket(socket.AF_INET, socket.SOCK_STREAM, _SCTP).close()
-    except OSError:
-        return False
-    return True
+def forwarding_of(kind: str) -> Forwarding:
+    """How user planes come to forward: the embedded kubelet allows the sysctl, others do not by default."""
+    return "sysctl" if kind == "embedded" else "node"
 
 
 def choose_core(requested: str, choice: ClusterChoice, before: str | None) -> CoreChoice:

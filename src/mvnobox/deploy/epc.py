@@ -9,7 +9,7 @@ from typing import Any
 
 from mvnobox.deploy.installation import Installation
 from mvnobox.errors import BadInput, EnvironmentUnfit
-from mvnobox.render import Epc
+from mvnobox.render import Epc, check_halves
 from mvnobox.spec import BrandSpec
 
 
@@ -28,6 +28,13 @@ def installed_epc(installation: Installation) -> Epc | None:
         except ValueError:
             raise BadInput(f"the setting epc is {value!r}", "a JSON object: docs/open5gs.md") from None
     return Epc.of_setting(value)
+
+
+def check_pools(installed: Epc | None, spec: BrandSpec, core: str, asked: bool) -> None:
+    """Refuse a brand with 4G whose pools are too small for it, before anything is touched. Raises BadInput."""
+    has = installed is not None and spec.name in installed.brands and core in ("auto", "open5gs")
+    if asked or has:
+        check_halves(spec)
 
 
 def home_realm(spec: BrandSpec) -> str:

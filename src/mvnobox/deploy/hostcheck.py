@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mvnobox.deploy.cluster.embedded import MINIMUM_DISK
+from mvnobox.deploy.kernel import TUN, TUN_REMEDY, kernel_has_sctp, tun_trouble
 from mvnobox.deploy.paths import cache_dir, cluster_dir
 
 
@@ -29,8 +30,8 @@ def _root() -> Check:
 
 
 def _tun() -> Check:
-    there = Path("/dev/net/tun").is_char_device()
-    return Check("TUN device", there, "/dev/net/tun" if there else "missing", "modprobe tun")
+    trouble = tun_trouble()
+    return Check("TUN device", trouble is None, trouble or str(TUN), TUN_REMEDY)
 
 
 def _nftables() -> Check:
@@ -54,10 +55,10 @@ def _overlay() -> Check:
 
 
 def _sctp() -> Check:
-    there = Path("/proc/net/sctp").exists()
+    # As `up` finds out.
     detail = (
         "there"
-        if there
+        if kernel_has_sctp()
         else "missing: the simulated core needs none; N2 of Open5GS would be carried over TCP (laboratories only)"
     )
     return Check("SCTP", True, detail)

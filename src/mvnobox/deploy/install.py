@@ -13,8 +13,9 @@ from pulumi.automation import ConfigValue
 from mvnobox.deploy import keys
 from mvnobox.deploy.brands import find_brand, stack_path
 from mvnobox.deploy.cluster import EmbeddedCluster, choose
-from mvnobox.deploy.core import CoreChoice, check_core, choose_core
-from mvnobox.deploy.epc import check_epc, check_outside, epc_setting, installed_epc, wanted_epc
+from mvnobox.deploy.core import CoreChoice, check_core, choose_core, forwarding_of
+from mvnobox.deploy.epc import check_epc, check_outside, check_pools, epc_setting, installed_epc, wanted_epc
+from mvnobox.deploy.hopeless import Watch
 from mvnobox.deploy.images import ensure_images, load_images
 from mvnobox.deploy.installation import Installation
 from mvnobox.deploy.journey.access import Kubectl
@@ -71,6 +72,7 @@ def up(*, brand: str, env: str, core: str, cluster: str, report: Reporter, epc: 
     check_core(core)
     check_epc(core, epc)
     before_4g = installed_epc(installation)
+    check_pools(before_4g, spec, core, epc)
     if core == "operator":
         operator_core(spec, namespace_of(spec, env))
     with only_one():
@@ -95,6 +97,7 @@ def up(*, brand: str, env: str, core: str, cluster: str, report: Reporter, epc: 
         }
         kubectl = Kubectl(choice)
         restart_waiting(kubectl, report)
+        workspace.watch = Watch(kubectl)
         platform = f"platform.{env}"
         shared = _shared_core(installation, spec, chosen)
         shared_4g = {"epc": _plain(epc_setting(has_4g))} if has_4g else {}
@@ -102,6 +105,9 @@ def up(*, brand: str, env: str, core: str, cluster: str, report: Reporter, epc: 
         changed = workspace.last_changes.changed
         stack = f"{spec.name}.{env}"
         own = {"core": _plain(chosen.core), "brandFile": _plain(stack_path(file)), **_brand_settings(stack)}
+        if (forwarding := forwarding_of(choice.kind)) != "node":
+            # The default is left unwritten: on a cluster of one's own the setting is the operator's.
+            own["forwarding"] = _plain(forwarding)
         if has_4g and spec.name in has_4g.brands:
             own |= shared_4g
         workspace.up(stack, {**common, **own}, report)

@@ -8,13 +8,14 @@ from pathlib import Path
 import yaml
 
 from mvnobox.deploy.brands import find_brand
-from mvnobox.deploy.core import check_core
-from mvnobox.deploy.epc import check_epc, wanted_epc
+from mvnobox.deploy.core import check_core, forwarding_of
+from mvnobox.deploy.epc import check_epc, check_pools, wanted_epc
 from mvnobox.deploy.images import references
+from mvnobox.deploy.installation import Installation
 from mvnobox.deploy.paths import project_root
 from mvnobox.deploy.report import Reporter
 from mvnobox.deploy.toolchain import ensure_tool
-from mvnobox.errors import BadInput, Failed
+from mvnobox.errors import BadInput, EnvironmentUnfit, Failed
 from mvnobox.render import (
     BrandPlan,
     CoreSlice,
@@ -61,11 +62,18 @@ def render_to(folder: Path, *, brand: str, env: str, core: str, report: Reporter
     check_core(core)
     chosen = "simulated" if core == "auto" else core
     check_epc(chosen, epc)
+    check_pools(None, spec, chosen, epc)
     has_4g = wanted_epc(None, spec, chosen, epc)
     slices = (CoreSlice.of(spec),)
     shared = "open5gs" if chosen == "open5gs" else "simulated"
     platform = PlatformPlan(env=env, images=images, core=shared, slices=slices, epc=has_4g)  # type: ignore[arg-type]
-    layer = BrandPlan(env=env, brand=spec, images=images, core=chosen, epc=has_4g)  # type: ignore[arg-type]
+    try:
+        kind = Installation(env).cluster().kind
+    except EnvironmentUnfit:
+        # What `up` takes where nothing else is named.
+        kind = "embedded"
+    forwarding = forwarding_of(kind)
+    layer = BrandPlan(env=env, brand=spec, images=images, core=chosen, epc=has_4g, forwarding=forwarding)  # type: ignore[arg-type]
     helm = ensure_tool("helm", report)
     count = 0
     for name, namespaces, releases in (

@@ -1,13 +1,13 @@
 """From a BrandSpec to what is applied: configurations of the services and values of the charts. Pure functions."""
 
-from mvnobox.render.brand import BrandPlan, brand_namespaces, brand_releases, brand_resources
+from mvnobox.render.brand import BrandPlan, brand_namespaces, brand_releases, brand_resources, check_platform
 from mvnobox.render.engine import render_template
-from mvnobox.render.epc import DiameterPeer, Epc
+from mvnobox.render.epc import DiameterPeer, Epc, check_halves
 from mvnobox.render.open5gs import CoreSlice, Plmn
 from mvnobox.render.operator import core_input, operator_core
 from mvnobox.render.outside import BrandEdge, Outside
 from mvnobox.render.platform import PlatformPlan, platform_namespaces, platform_releases
-from mvnobox.render.release import Images, Namespace, Release
+from mvnobox.render.release import Forwarding, Images, Namespace, Release
 from mvnobox.render.roaming import Partner, Roaming
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "CoreSlice",
     "DiameterPeer",
     "Epc",
+    "Forwarding",
     "Images",
     "Namespace",
     "Outside",
@@ -27,6 +28,8 @@ __all__ = [
     "brand_namespaces",
     "brand_releases",
     "brand_resources",
+    "check_halves",
+    "check_platform",
     "core_input",
     "operator_core",
     "platform_namespaces",

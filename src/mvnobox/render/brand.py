@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
+from mvnobox.errors import BadInput
 from mvnobox.render.engine import render_template
 from mvnobox.render.epc import Epc
 from mvnobox.render.hostnetwork import host_network_stand_in
-from mvnobox.render.open5gs import lab_ran, session_management, slows, user_plane
+from mvnobox.render.open5gs import CoreSlice, lab_ran, session_management, slows, user_plane
 from mvnobox.render.operator import operator_core
 from mvnobox.render.platform import BrandCore
 from mvnobox.render.release import (
@@ -17,6 +18,7 @@ from mvnobox.render.release import (
     DATABASE,
     QUANTUM_OCTETS,
     QUOTA_OCTETS,
+    Forwarding,
     Images,
     Namespace,
     Release,
@@ -38,6 +40,9 @@ class BrandPlan:
     epc: Epc | None = None
     # Whose pods may read metrics; None: nobody.
     monitoring_namespace: str | None = None
+    forwarding: Forwarding = "node"
+    # UEs that the laboratory's radio network takes at a time.
+    lab_ues: int = 1
 
     @property
     def namespace(self) -> str:
@@ -145,6 +150,7 @@ def brand_releases(plan: BrandPlan) -> list[Release]:
                 plan.user_plane_namespace,
                 {
                     **coresim,
+                    "forwarding": plan.forwarding,
                     "upf": {"enabled": True, "config": render_template("coresim/upf.yaml.j2", **context)},
                     "ue": {"enabled": True, "config": render_template("coresim/ue.yaml.j2", **context)},
                 },
@@ -164,14 +170,36 @@ def brand_releases(plan: BrandPlan) -> list[Release]:
                 "user-plane",
                 "open5gs",
                 plan.user_plane_namespace,
-                user_plane(context, peers, plan.images, epc, seen_by),
+                {**user_plane(context, peers, plan.images, epc, seen_by), "forwarding": plan.forwarding},
             ),
-            Release("ran", "ueransim", plan.user_plane_namespace, lab_ran(context, peers, plan.images)),
+            Release("ran", "ueransim", plan.user_plane_namespace, lab_ran(context, peers, plan.images, plan.lab_ues)),
         ]
         if epc and epc.test_peers:
             values = host_network_stand_in(context, peers, plan.images, epc)
             releases.append(Release("hostnetwork", "hostnetwork", plan.user_plane_namespace, values))
     return releases
+
+
+def check_platform(plan: BrandPlan, core: str | None, slices: tuple[CoreSlice, ...] | None) -> None:
+    """Refuse a brand whose core or slice the platform does not have (its outputs `core`, `slices`). Raises BadInput."""
+    if plan.core != "open5gs":
+        return
+    stack, own = f"platform.{plan.env}", CoreSlice.of(plan.brand)
+    by_kit = f"./mvno up --core open5gs --brand {plan.brand.name} --env {plan.env} sets both stacks"
+    if core != "open5gs":
+        raise BadInput(
+            f"the brand is to have Open5GS, and the core of {stack} is {core}",
+            f"pulumi config set core open5gs --stack {stack}, the slice likewise, and bring it up first; or {by_kit}",
+        )
+    if slices is None:
+        raise BadInput(f"{stack} does not say which slices it serves", f"pulumi up --stack {stack} first; or {by_kit}")
+    if own not in slices:
+        said = f"sst {own.sst}" + (f", sd {own.sd}" if own.sd else "")
+        whole = json.dumps([asdict(one) for one in (*slices, own)])
+        raise BadInput(
+            f"{stack} does not serve {plan.brand.name}'s slice ({said}) of PLMN {own.plmn.mcc}-{own.plmn.mnc}",
+            f"pulumi config set slices --stack {stack} '{whole}', then pulumi up --stack {stack}; or {by_kit}",
+        )
 
 
 def brand_resources(plan: BrandPlan) -> list[dict[str, Any]]:

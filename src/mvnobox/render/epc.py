@@ -187,6 +187,21 @@ def pool_ranges(brand: BrandSpec) -> dict[str, Ranges]:
     return halves
 
 
+def check_halves(brand: BrandSpec) -> None:
+    """Refuse 4G where half of a pool has no address for every line that the brand can sell. Raises BadInput."""
+    sold = {plan.dnn for plan in brand.plans}
+    for network in brand.data_networks:
+        # The gateway and the network address are out of 5G's half, which is the smaller one therefore.
+        room = network.network.num_addresses // 2 - 2
+        if network.name in sold and room < brand.lines:
+            enough = 32 - (2 * (brand.lines + 2) - 1).bit_length()
+            raise BadInput(
+                f"with 4G a half of {network.pool} of {network.name!r} is 5G's, with room for {room} UEs, and brand "
+                f"{brand.name!r} can sell {brand.lines} lines (numberRange, msinRange)",
+                f"a /{enough} in the brand's file, shorter ranges, or no 4G for this brand",
+            )
+
+
 def diameter_files(name: str, context: Mapping[str, object]) -> dict[str, str]:
     """The freeDiameter configuration of a function, by file name."""
     files = [f"{name}.conf"] + ([f"{name}.acl"] if name in ("hss", "pcrf") else [])

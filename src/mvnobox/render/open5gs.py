@@ -8,7 +8,7 @@ from typing import Any
 
 from mvnobox.errors import BadInput
 from mvnobox.render.engine import render_template
-from mvnobox.render.epc import DIAMETER_PORT, Epc, diameter_files, pool_ranges
+from mvnobox.render.epc import DIAMETER_PORT, Epc, check_halves, diameter_files, pool_ranges
 from mvnobox.render.release import CLUSTER_DOMAIN, Images, image_values
 from mvnobox.render.roaming import N32_PORT, Roaming
 from mvnobox.spec import BrandSpec
@@ -159,6 +159,8 @@ def session_management(
 ) -> dict[str, Any]:
     """A brand's SMF and, with 4G, its packet gateway, unless a host network outside reaches that: see `user_plane`."""
     brand: BrandSpec = context["brand"]
+    if epc:
+        check_halves(brand)
     full = {**_of_brand(context), "ranges": pool_ranges(brand) if epc else {}}
     functions = [_function("smf", [SBI, PFCP, METRICS], render_template("open5gs/smf.yaml.j2", **full))]
     values = {**_base(images, monitoring_namespace), "brand": brand.name, "functions": functions, "peers": dict(peers)}
@@ -214,8 +216,8 @@ def user_plane(
     }
 
 
-def lab_ran(context: Mapping[str, Any], peers: Mapping[str, str], images: Images) -> dict[str, Any]:
-    """A brand's gNB and UE of the laboratory."""
+def lab_ran(context: Mapping[str, Any], peers: Mapping[str, str], images: Images, ues: int = 1) -> dict[str, Any]:
+    """A brand's gNB of the laboratory, with so many UEs at a time."""
     amf = f"amf.{context['platform_namespace']}.svc.{CLUSTER_DOMAIN}"
     values = {
         "brand": context["brand"].name,
@@ -224,6 +226,7 @@ def lab_ran(context: Mapping[str, Any], peers: Mapping[str, str], images: Images
         "script": render_template("ueransim/ran.sh.j2", amf=amf),
         "gnb": render_template("ueransim/gnb.yaml.j2", **context),
         "agent": render_template("ueransim/agent.yaml.j2", **context),
+        "ues": ues,
         "n2Protocol": "TCP" if images.sctp else "SCTP",
         "peers": dict(peers),
     }

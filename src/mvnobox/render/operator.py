@@ -14,6 +14,8 @@ def _needs_charging(plan: Plan) -> bool:
 def core_input(brand: BrandSpec, namespace: str) -> CoreInput:
     """What a brand asks of a core, said without charts. `namespace`: where the operator is to run it."""
     needs = {Need.CHARGING_ON_N4} if any(map(_needs_charging, brand.plans)) else set()
+    if any(network.routed for network in brand.data_networks):
+        needs.add(Need.ROUTED)
     return CoreInput(
         name=brand.name,
         namespace=namespace,

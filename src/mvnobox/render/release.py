@@ -18,6 +18,10 @@ QUANTUM_OCTETS = 5_000_000
 # Pod Security Standards (kubernetes.io/docs/concepts/security/pod-security-standards).
 PodSecurity = Literal["restricted", "privileged"]
 
+# How net.ipv4.ip_forward comes to be 1 in a user plane's pod: asked for as an unsafe sysctl, which the kubelet has to
+# allow, or taken over from the node, whose value a pod's network namespace begins with.
+Forwarding = Literal["sysctl", "node"]
+
 
 @dataclass(frozen=True)
 class Images:

@@ -129,6 +129,10 @@ class DataNetwork(Model):
     """A DNN/APN that the brand sells, with the addresses of its UEs."""
 
     name: str = Field(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$", max_length=63)
+    routed: bool = Field(
+        default=False,
+        description="false: UEs are behind NAT; true: they keep their addresses, which the platform's network has to route",
+    )
     pool: str = Field(examples=["10.45.0.0/16"], description="IPv4 network of the UEs; the first host is the gateway")
     dns: list[IPvAnyAddress] = Field(default_factory=list, max_length=2)
     mtu: int = Field(default=1400, ge=1280, le=9000)
@@ -136,13 +140,16 @@ class DataNetwork(Model):
 
     @field_validator("pool")
     @classmethod
-    def _network(cls, value: str) -> str:
+    def _network(cls, value: str, info: ValidationInfo) -> str:
         try:
             network = ipaddress.IPv4Network(value)
         except ValueError as error:
             raise ValueError(f"{error}: write an IPv4 network, for instance 10.45.0.0/16") from None
-        if not network.is_private:
-            raise ValueError(f"{value} is public address space: UEs are behind NAT, take a private network")
+        if not network.is_private and not info.data.get("routed"):
+            raise ValueError(
+                f"{value} is public address space: UEs are behind NAT, take a private network, or routed: true where the "
+                "platform's network routes it here"
+            )
         if network.prefixlen > 29:
             raise ValueError(f"{value} holds {max(network.num_addresses - 3, 0)} UEs: take a /29 or larger")
         for taken in RESERVED_POOLS:
@@ -396,6 +403,11 @@ class BrandSpec(Model):
     def source(self) -> dict[str, Any]:
         """The data of the file that this brand was read from."""
         return self._source
+
+    @property
+    def lines(self) -> int:
+        """How many lines the brand can sell: it runs out of numbers or of subscriber identities."""
+        return min(len(self.number_range), int(self.msin_range.last) - int(self.msin_range.first) + 1)
 
     # Facts that follow from the country where the brand says nothing.
     @property

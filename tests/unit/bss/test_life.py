@@ -188,8 +188,19 @@ async def test_a_number_rests_before_it_is_given_again(
         await database.execute(f"UPDATE bss_{bss.name}.number SET released_at = now() - interval '29 days 23 hours'")
         assert (await client.post(ORDERS, json=order("backstage"))).status_code == 409
         await database.execute(f"UPDATE bss_{bss.name}.number SET released_at = now() - interval '30 days 1 minute'")
+        # The old line's end is still owed to the OCS, where the number is the old line's: nobody gets it yet.
+        await database.execute(
+            f"""UPDATE bss_{bss.name}.outbox SET done_at = NULL, next_at = now() + interval '1 day'
+                WHERE method = 'PATCH' AND product = $1""",
+            uuid.UUID(mine["id"]),
+        )
+        assert (await client.post(ORDERS, json=order("backstage"))).status_code == 409
+        await database.execute(f"UPDATE bss_{bss.name}.outbox SET done_at = now() WHERE done_at IS NULL")
         placed = await client.post(ORDERS, json=order("backstage"))
         assert placed.status_code == 201, placed.text
+        product = (await completed(client, placed.json()))["productOrderItem"][0]["product"]
+        assert product["status"] == "active"
+        assert product["productCharacteristic"][0] == {"name": "msisdn", "value": mine["msisdn"]}
 
 
 async def test_credit_pays_for_what_the_plan_sells_by_the_unit(

@@ -12,6 +12,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+import yaml
 
 from mvnobox.bss import renewals
 from mvnobox.bss.__main__ import opened
@@ -190,6 +191,68 @@ async def test_a_line_of_before_begins_to_count_with_its_start(brand: Bss, conte
     assert await at(context, now) == 1
     row = await context.pool.fetchrow("SELECT anchor, period, renews_at FROM product WHERE id = $1::uuid", made["id"])
     assert tuple(row) == (dt.date(2026, 1, 31), 1, dt.datetime(2026, 3, 31, tzinfo=TORONTO))
+
+
+def _weekly(brand: Bss, period: str) -> None:
+    """The brand's file with the billed plan's period changed."""
+    data = yaml.safe_load(brand.file.read_text())
+    data["plans"][0]["period"] = period
+    brand.file.write_text(yaml.safe_dump(data))
+
+
+async def test_a_plan_whose_period_gets_another_length_goes_on(
+    fresh_brand: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    brand: Bss = fresh_brand(**MONTHLY)
+    _weekly(brand, "P1W")
+    brand.start()
+    async with brand.client() as client:
+        made = await line(client, "monthly")
+    for name, value in brand.environment().items():
+        monkeypatch.setenv(name, value)
+    settings = load_settings(BssSettings, str(brand.config()))
+    async with opened(settings) as context:
+        day = await anchor(context, made["id"])
+        for week in range(1, 12):
+            assert await at(context, begin(day, "P1W", TORONTO, week)) == 1
+    end = begin(day, "P1W", TORONTO, 12)
+    ends = [end]
+    for period, count in (("P1M", 3), ("P1W", 13)):
+        # What was paid for is kept; from its end on the new length counts, and no renewal is taken for an old one.
+        _weekly(brand, period)
+        async with opened(settings) as context:
+            start = ends[-1].astimezone(TORONTO).date()
+            for n in range(count):
+                now = begin(start, period, TORONTO, n)
+                assert await at(context, now - dt.timedelta(seconds=1)) == 0
+                assert await at(context, now) == 1 and await at(context, now) == 0
+                ends.append(begin(start, period, TORONTO, n + 1))
+            found = await buckets(brand, made["id"], "plan:monthly")
+            assert [dt.datetime.fromisoformat(b["validUntil"]) for b in found][-len(ends) :] == ends
+            # What the last week left lives on in the first months, as sold.
+            rolled = await buckets(brand, made["id"], "rollover:plan:monthly")
+            if period == "P1M":
+                lived = begin(start, period, TORONTO, 2)
+                assert [b["granted"] for b in rolled if dt.datetime.fromisoformat(b["validUntil"]) == lived] == [
+                    500_000_000
+                ]
+    assert ledger_differences(brand) == "0 differences\n"
+
+
+async def test_a_line_of_before_whose_period_had_become_longer_renews(brand: Bss, context: Context) -> None:
+    async with brand.client() as client:
+        made = await line(client, "monthly")
+    end = dt.datetime(2027, 3, 31, tzinfo=TORONTO)
+    await context.pool.execute(
+        "UPDATE product SET period_length = NULL, period = 43, anchor = '2026-05-30', renews_at = $2 WHERE id = $1::uuid",
+        made["id"],
+        end,
+    )
+    assert await at(context, end) == 1
+    row = await context.pool.fetchrow(
+        "SELECT anchor, period, renews_at, period_length FROM product WHERE id = $1::uuid", made["id"]
+    )
+    assert tuple(row) == (dt.date(2027, 3, 31), 0, dt.datetime(2027, 4, 30, tzinfo=TORONTO), "P1M")
 
 
 async def test_thresholds_reach_the_brand_once(brand: Bss, context: Context, database: Any) -> None:

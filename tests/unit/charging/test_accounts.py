@@ -114,3 +114,26 @@ async def test_a_subscriber_that_left_is_unknown_and_may_come_back_elsewhere(ten
     assert (await tenant.totals())[1] == 0
     tenant.account = "a1"
     assert (await tenant.totals())[1] == 100
+
+
+async def test_an_account_that_ends_leaves_its_subscribers_to_others(tenant: Any) -> None:
+    await tenant.put()
+    where, _ = await tenant.create()
+    for _ in range(2):
+        ended = await tenant.one.patch("/ocs/v1/accounts/a1", json={"status": "terminated"})
+        assert ended.status_code == 200
+    tenant.account = "a2"
+    await tenant.put(10)
+    # What the old line had under way is its own to the end.
+    await tenant.update(where, 1, 100)
+    await tenant.release(where, 2, 50)
+    assert (await tenant.totals())[1] == 0
+    tenant.account = "a1"
+    assert (await tenant.totals())[1] == 150
+    # Nothing but a new PUT brings an account back, and not with what is another's now.
+    assert (await tenant.one.patch("/ocs/v1/accounts/a1", json={"status": "active"})).status_code == 409
+    body = {"subscriberIds": [tenant.imsi], "currency": "EUR"}
+    assert (await tenant.one.put("/ocs/v1/accounts/a1", json={**body, "status": "terminated"})).status_code == 200
+    assert (await tenant.one.put("/ocs/v1/accounts/a1", json=body)).status_code == 409
+    _, information = await tenant.create(9)
+    assert information["resultCode"] == "SUCCESS"

@@ -101,3 +101,16 @@ async def test_migrations_at_once_and_again(ocs: Any) -> None:
     command_line = [sys.executable, "-m", "mvnobox.charging", "migrate", "--config", str(config)]
     running = [subprocess.Popen(command_line, env=ocs.environment()) for _ in range(3)]
     assert [await asyncio.to_thread(process.wait) for process in running] == [0, 0, 0]
+
+
+async def test_accounts_that_had_ended_before_give_their_subscribers_back(bare: Any) -> None:
+    await _upgrade(bare.dsn, "0008")
+    connection = await asyncpg.connect(bare.dsn)
+    await connection.execute(
+        """INSERT INTO account (brand, account_id, currency, timezone, status)
+               VALUES ('alpha', 'a1', 'EUR', 'UTC', 'active'), ('alpha', 'a2', 'EUR', 'UTC', 'terminated');
+           INSERT INTO subscriber SELECT 'msisdn-' || account_id, aid FROM account"""
+    )
+    await _upgrade(bare.dsn, "head")
+    assert [r[0] for r in await connection.fetch("SELECT subscriber_id FROM subscriber")] == ["msisdn-a1"]
+    await connection.close()

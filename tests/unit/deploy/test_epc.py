@@ -14,6 +14,7 @@ from mvnobox.cli.main import app
 from mvnobox.deploy.epc import (
     check_epc,
     check_outside,
+    check_pools,
     check_test_peer,
     epc_setting,
     home_realm,
@@ -166,3 +167,18 @@ def test_charged_is_what_was_carried_when_the_session_has_ended(monkeypatch: pyt
     monkeypatch.setattr(journey.time, "monotonic", lambda: float(next(clock)))
     with pytest.raises(StepFailed, match="16000000 charged, 21000000 carried"):
         run_of(Line(16_000_000, 21_000_000)).charged()
+
+
+def test_pools_too_small_for_4g_are_refused_before_anything_is_touched() -> None:
+    # Ten thousand lines, and 8,190 addresses in either half.
+    networks = [SPEC.data_networks[0].model_copy(update={"pool": "10.45.0.0/18"}), *SPEC.data_networks[1:]]
+    small = SPEC.model_copy(update={"data_networks": networks})
+    assert small.lines == 10_000
+    there = Epc(REALM, (SPEC.name,))
+    for installed, core, asked in ((None, "open5gs", True), (there, "auto", False), (there, "open5gs", False)):
+        check_pools(installed, SPEC, core, asked)
+        with pytest.raises(BadInput, match="room for 8190 UEs") as found:
+            check_pools(installed, small, core, asked)
+        assert "a /17" in found.value.remedy
+    for installed, core in ((None, "open5gs"), (there, "simulated"), (Epc(REALM, (OTHER.name,)), "open5gs")):
+        check_pools(installed, small, core, asked=False)

@@ -245,3 +245,26 @@ def test_the_setting_of_stacks(epc_from: Any) -> None:
 def test_settings_that_are_refused(epc_from: Any, wrong: Any) -> None:
     with pytest.raises(BadInput, match="the setting epc is"):
         epc_from(wrong)
+
+
+def test_a_pool_whose_half_has_no_room_for_all_lines_is_refused_with_4g(tmp_path: Path) -> None:
+    data = yaml.safe_load((ROOT / "brands/silverline.yaml").read_text())
+    numbers = {"first": "+33639980000", "last": "+33639980199"}
+
+    def brand(pool: str) -> BrandPlan:
+        networks = [{**data["dataNetworks"][0], "pool": pool}, *data["dataNetworks"][1:]]
+        file = tmp_path / "brand.yaml"
+        file.write_text(yaml.safe_dump({**data, "numberRange": numbers, "dataNetworks": networks}))
+        return BrandPlan("dev", load_brand(file), IMAGES, core="open5gs", epc=EPC)
+
+    # 200 lines, 253 addresses: room for 5G alone, 126 of them with 4G.
+    small = brand("10.45.7.0/24")
+    assert brand_releases(dataclasses.replace(small, epc=None))
+    with pytest.raises(BadInput, match=r"room for 126 UEs.*200 lines") as found:
+        brand_releases(small)
+    assert "a /23" in found.value.remedy
+    assert brand_releases(brand("10.45.6.0/23"))
+    halves = pool_ranges(brand("10.45.6.0/23").brand).popitem()[1]
+    for half, room in ((halves.of_5g, 254), (halves.of_4g, 255)):
+        first, last = (int(ipaddress.IPv4Address(end)) for end in half.split("-"))
+        assert last - first + 1 == room

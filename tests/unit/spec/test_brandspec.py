@@ -95,6 +95,9 @@ def test_every_error_comes_at_once_with_line_and_remedy() -> None:
         ("mtu: 1400", "mtu: 12", "dataNetworks[0].mtu", "1280"),
         ("pool: 10.45.0.0/16", "pool: 10.45.0.1/16", "dataNetworks[0].pool", "host bits"),
         ("pool: 10.45.0.0/16", "pool: 10.45.0.0/31", "dataNetworks[0].pool", "larger"),
+        ("pool: 10.45.0.0/16", "pool: 198.18.0.0/15\n    routed: maybe", "dataNetworks[0].routed", "boolean"),
+        ("pool: 10.45.0.0/16", "pool: 81.2.0.0/16", "dataNetworks[0].pool", "or routed: true"),
+        ("pool: 10.45.0.0/16", "pool: 10.96.0.0/16\n    routed: true", "dataNetworks[0].pool", "the cluster itself uses"),
         ("pool: 10.45.0.0/16", "pool: 10.45.0.0/20", "dataNetworks[0].pool", "room for the 10000 lines that numberRange and msinRange allow (a /18)"),
     ],
 )  # fmt: skip
@@ -154,3 +157,10 @@ def test_brands_that_claim_the_same_thing_are_refused_together() -> None:
     assert {problem.path for problem in caught.value.problems} == {"slice", "dataNetworks[0].pool", "voice.domain"}
     assert all(problem.file == "encore.yaml" and "silverline" in problem.allowed for problem in caught.value.problems)
     check_together([("silverline.yaml", silverline), ("encore.yaml", other())])
+
+
+def test_a_routed_pool_may_be_public(tmp_path: Path) -> None:
+    file = tmp_path / "routed.yaml"
+    file.write_text(SILVERLINE.replace("pool: 10.45.0.0/16", "pool: 81.2.0.0/16\n    routed: true"))
+    [network, *others] = load_brand(file).data_networks
+    assert (network.pool, network.routed) == ("81.2.0.0/16", True) and not any(one.routed for one in others)

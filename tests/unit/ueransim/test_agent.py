@@ -78,8 +78,9 @@ class Ran:
                 self.words.append(word)
                 if word == "quit":
                     return
+                word, _, imsi = word.partition(" ")
                 text = {"gnb": CELL, "ue": self.ue_log, "stop": ""}[word]
-                (self.state / ("gnb.log" if word == "gnb" else "ue.log")).write_text(text)
+                (self.state / ("gnb.log" if word == "gnb" else f"ue-{imsi}.log")).write_text(text)
 
     def close(self) -> None:
         with open(self.state / "control", "w", encoding="ascii") as control:
@@ -111,16 +112,60 @@ async def test_a_phone_registers_once_there_is_a_cell(state: Path, ue_log: str, 
         await asyncio.sleep(0.01)
     answer = await ask(state, command="register", sim=SIM)
     assert answer["ok"] is ok and answer["registered"] is ok
-    assert ran.words[:2] == ["gnb", "ue"]
-    # Keys are the pod's own affair.
-    assert (state / "ue.yaml").stat().st_mode & 0o777 == 0o600
+    assert ran.words[:2] == ["gnb", f"ue {SIM['imsi']}"]
     if ok:
+        # Keys are the pod's own affair, as long as they are needed.
+        assert (state / f"ue-{SIM['imsi']}.yaml").stat().st_mode & 0o777 == 0o600
         assert answer["address"] == "10.45.0.7" and answer["receivedOctets"] >= 0
         assert (await ask(state, command="deregister"))["ok"]
     else:
         assert "Authentication Reject" in answer["cause"]
-    assert ran.words[-1] == "stop" and not (await ask(state, command="status"))["registered"]
+    assert not list(state.glob("*.yaml"))
+    assert ran.words[-1] == f"stop {SIM['imsi']}" and not (await ask(state, command="status"))["registered"]
     assert not (await ask(state, command="fly"))["ok"]
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    ran.close()
+
+
+async def test_as_many_phones_as_there_may_be_each_by_its_name(state: Path) -> None:
+    ran = Ran(state, UP)
+    agent = Agent(AgentSettings(plmn=PlmnSettings(mcc="208", mnc="93"), state=str(state), ues=2))
+    running = asyncio.ensure_future(agent.run())
+    while not (state / "ue.sock").exists():
+        await asyncio.sleep(0.01)
+    first, second, third = (f"20893000000000{n}" for n in (1, 2, 3))
+
+    async def register(imsi: str, *, beside: bool = True) -> dict[str, Any]:
+        return await ask(state, command="register", sim={**SIM, "imsi": imsi}, beside=beside)
+
+    assert (await register(first))["ok"] and (await register(second))["ok"]
+    refused = await register(third)
+    assert not refused["ok"] and "as many as the chart's value `ues`" in refused["cause"]
+    # The last one is meant where none is named.
+    assert (await ask(state, command="status"))["imsi"] == second
+    assert (await ask(state, command="status", imsi=first))["imsi"] == first
+    assert not (await ask(state, command="status", imsi=third))["registered"]
+    # The same phone again is no further one; another one without `beside` is alone.
+    assert (await register(first))["ok"] and (await ask(state, command="status"))["imsi"] == first
+    assert (await ask(state, command="deregister", imsi=second))["ok"]
+    assert (await register(third))["ok"]
+    assert (await register(second, beside=False))["ok"]
+    assert [(await ask(state, command="status", imsi=imsi))["registered"] for imsi in (first, second, third)] == [
+        False, True, False,
+    ]  # fmt: skip
+    # A gNB that starts anew takes its UEs with it.
+    (state / "gnb.log").write_text(
+        CELL + "[2026-11-24 00:01:00.000] [sctp] [debug] Association terminated for AMF[2]\n"
+    )
+    assert (await register(first))["ok"]
+    assert not (await ask(state, command="status", imsi=second))["registered"]
+    # So does its container.
+    for imsi in (first, second):
+        (state / f"ue-{imsi}.log").unlink(missing_ok=True)
+    assert (await register(second))["ok"] and (await register(third))["ok"]
+    broken = await register("1; rm -r /")
+    assert not broken["ok"] and "digits" in broken["cause"]
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     ran.close()

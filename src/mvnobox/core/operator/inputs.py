@@ -15,6 +15,7 @@ class Need(StrEnum):
     SEVERAL_SMF = "several-smf"
     SEVERAL_UPF = "several-upf"
     SBI_TLS = "sbi-tls"
+    ROUTED = "routed-pool"
 
 
 class IpVersion(StrEnum):

@@ -48,6 +48,7 @@ _NEEDS = {
         f"{_OWN_CHART}, or give each brand an Open5GS resource of its own",
     ),
     Need.SBI_TLS: ("the operator's functions talk HTTP without TLS", f"{_OWN_CHART}, or encrypt between nodes (CNI)"),
+    Need.ROUTED: ("the operator's UPF puts its UEs behind NAT", f"{_OWN_CHART}, or leave the pool unrouted"),
 }
 
 

@@ -17,6 +17,8 @@ class Dnn(Settings):
     gateway: str
     mtu: int = Field(default=1400, ge=576, le=9000)
     dns: tuple[str, ...] = ()
+    # Whether its UEs keep their addresses; else they are behind NAT.
+    routed: bool = False
 
     @property
     def network(self) -> ipaddress.IPv4Network:

@@ -30,7 +30,9 @@ def open_tun(name: str, address: str, mtu: int) -> int:
     try:
         descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
     except OSError as error:
-        raise HostError(f"/dev/net/tun: {error.strerror}") from None
+        raise HostError(
+            f"/dev/net/tun: {error.strerror}; remedy: modprobe tun on the node; a kernel without it needs CONFIG_TUN"
+        ) from None
     try:
         fcntl.ioctl(descriptor, _TUNSETIFF, struct.pack("16sH22x", name.encode(), _IFF_TUN | _IFF_NO_PI))
     except OSError as error:
@@ -71,10 +73,19 @@ def counters(name: str) -> tuple[int, int]:
 
 
 def user_plane_rules(
-    pools: Sequence[str], allow: Sequence[str], deny: Sequence[str], *, between_ues: bool = False
+    pools: Sequence[str],
+    allow: Sequence[str],
+    deny: Sequence[str],
+    *,
+    between_ues: bool = False,
+    routed: Sequence[str] = (),
 ) -> str:
-    """The nftables of a user plane: UEs reach each other only where asked for, closed space never; NAT outwards."""
+    """The nftables of a user plane: UEs reach each other only where asked for, closed space never; NAT outwards.
+
+    `routed` pools keep their addresses; nobody opens a connection to them from outside.
+    """
     own = ", ".join(pools)
+    translated = ", ".join(pool for pool in pools if pool not in routed)
     lines = [
         "table ip mvno_upf",
         "delete table ip mvno_upf",
@@ -84,6 +95,8 @@ def user_plane_rules(
         "    ct state established,related accept",
         f"    ip saddr {{ {own} }} ip daddr {{ {own} }} counter {'accept' if between_ues else 'drop'}",
     ]
+    if routed:
+        lines.append(f'    iifname != "ogstun*" ip daddr {{ {", ".join(routed)} }} counter drop')
     if allow:
         lines.append(f"    ip saddr {{ {own} }} ip daddr {{ {', '.join(allow)} }} accept")
     if deny:
@@ -95,11 +108,13 @@ def user_plane_rules(
         # The pod's own services are not the customers'; ping of the gateway is.
         f"    ip saddr {{ {own} }} ip protocol != icmp counter drop",
         "  }",
-        "  chain postrouting {",
-        "    type nat hook postrouting priority srcnat; policy accept;",
-        f'    ip saddr {{ {own} }} oifname != "ogstun*" masquerade',
-        "  }",
-        "}",
-        "",
     ]
+    if translated:
+        lines += [
+            "  chain postrouting {",
+            "    type nat hook postrouting priority srcnat; policy accept;",
+            f'    ip saddr {{ {translated} }} oifname != "ogstun*" masquerade',
+            "  }",
+        ]
+    lines += ["}", ""]
     return "\n".join(lines)

@@ -31,6 +31,10 @@ SOCKET_BUFFER = 8 << 20
 FAREWELL_SECONDS = 3.0
 SESSIONS = Gauge("upf_sessions", "PFCP sessions")
 REPORTS = Counter("upf_usage_reports_total", "Usage reports", ["what"])
+FORWARDING = (
+    "net.ipv4.ip_forward is 0 in the pod, so that its user plane would forward nothing; remedy: on the node, sysctl -w "
+    "net.ipv4.ip_forward=1 and start the pod anew, or the setting forwarding: sysctl where the kubelet allows it"
+)
 _ANSWERS = {
     Type.SESSION_ESTABLISHMENT_REQUEST: Type.SESSION_ESTABLISHMENT_RESPONSE,
     Type.SESSION_MODIFICATION_REQUEST: Type.SESSION_MODIFICATION_RESPONSE,
@@ -86,9 +90,12 @@ class Upf:
             tuns.append(Tun(descriptor, int(dnn.network[0]), int(dnn.network[-1])))
         with open("/proc/sys/net/ipv4/ip_forward") as handle:
             if handle.read().strip() != "1":
-                raise HostError("net.ipv4.ip_forward is 0 in the pod; the chart sets it, the kubelet must allow it")
+                raise HostError(FORWARDING)
         pools = [dnn.pool for dnn in self._settings.dnns]
-        rules = user_plane_rules(pools, allowed, self._settings.deny, between_ues=self._settings.between_ues)
+        routed = [dnn.pool for dnn in self._settings.dnns if dnn.routed]
+        rules = user_plane_rules(
+            pools, allowed, self._settings.deny, between_ues=self._settings.between_ues, routed=routed
+        )
         run("nft", "-f", "-", stdin=rules)
         gtp = gtp_socket()
         path = DataPath(gtp, self._own, tuns, self._report_usage, self._report_downlink, self._report_error)

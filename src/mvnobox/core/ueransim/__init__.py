@@ -1,1 +1,1 @@
-"""A UE of UERANSIM in a pod, told what to do by the commands of `mvnobox.core.sim ue`."""
+"""UEs of UERANSIM in a pod, told what to do by the commands of `mvnobox.core.sim ue`."""

@@ -1,7 +1,7 @@
 """The agent beside UERANSIM: writes a UE's configuration, starts gNB and UE through the pod's FIFO, reads their logs.
 
 It answers the same commands on the same socket as the simulated core's phone, so that whoever tests need not know which
-of the two is there. One phone at a time.
+of the two is there. As many phones at a time as its settings allow, each with a process and keys of its own.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +24,20 @@ log = logging.getLogger(__name__)
 REQUEST_SECONDS = 10.0
 CELL_SECONDS, ATTACH_SECONDS, GOODBYE_SECONDS = 20.0, 30.0, 6.0
 LOOK_SECONDS = 0.1
+_IMSI = re.compile(r"[0-9]{6,15}")
 _NOBODY: dict[str, Any] = {
     "registered": False, "imsi": None, "address": None, "interface": None, "receivedOctets": 0, "sentOctets": 0,
 }  # fmt: skip
 
 
 class Agent:
-    """The phone of one pod."""
+    """The phones of one pod."""
 
     def __init__(self, settings: AgentSettings) -> None:
         self._settings = settings
         self._state = Path(settings.state)
-        self._imsi: str | None = None
+        # Who is registered, the last one last.
+        self._imsis: list[str] = []
         self._busy = asyncio.Lock()
 
     async def ready(self) -> str | None:
@@ -69,13 +72,22 @@ class Agent:
     async def _run(self, request: dict[str, Any]) -> dict[str, Any]:
         match request["command"]:
             case "register":
-                return await self._register(request["sim"])
+                return await self._register(request["sim"], beside=bool(request.get("beside")))
             case "status":
-                return {"ok": True, **self._status()}
+                return {"ok": True, **self._status(self._meant(request))}
             case "deregister":
-                await self._stop()
+                imsi = self._meant(request)
+                if imsi is not None:
+                    await self._stop(imsi)
                 return {"ok": True}
         return {"ok": False, "cause": f"no such command: {str(request['command'])[:60]}"}
+
+    def _meant(self, request: dict[str, Any]) -> str | None:
+        """Which phone: the one that is named, else the one that registered last; None where there is none."""
+        named = request.get("imsi")
+        if named is not None:
+            return str(named) if str(named) in self._imsis else None
+        return self._imsis[-1] if self._imsis else None
 
     # UERANSIM ------------------------------------------------------------------------------------------------------
 
@@ -93,6 +105,8 @@ class Agent:
         """Whether the gNB is up; started anew where it is not (it does not reconnect to an AMF that was away)."""
         if cell_is_up(self._said("gnb")):
             return True
+        # Its UEs end with it.
+        self._imsis.clear()
         self._tell("gnb")
         return await self._until(CELL_SECONDS, lambda: cell_is_up(self._said("gnb")))
 
@@ -105,10 +119,20 @@ class Agent:
             await asyncio.sleep(LOOK_SECONDS)
         return True
 
-    async def _register(self, sim: dict[str, Any]) -> dict[str, Any]:
-        await self._stop()
+    async def _register(self, sim: dict[str, Any], *, beside: bool) -> dict[str, Any]:
+        imsi = str(sim["imsi"])
+        if not _IMSI.fullmatch(imsi):
+            raise ValueError("the IMSI is not 6 to 15 digits")
         document = ue_document(sim, self._settings.plmn.mcc, self._settings.plmn.mnc)
-        path = self._state / "ue.yaml"
+        # Whoever ended with UERANSIM's container is nobody's business any more.
+        self._imsis = [other for other in self._imsis if self._said(f"ue-{other}")]
+        for other in list(self._imsis):
+            if other == imsi or not beside:
+                await self._stop(other)
+        if len(self._imsis) >= self._settings.ues:
+            cause = f"{len(self._imsis)} UEs are registered, as many as the chart's value `ues`: deregister one, or raise it"
+            return {"ok": False, "registered": False, "cause": cause}
+        path = self._config(imsi)
         path.touch(mode=0o600)
         path.write_text(yaml.safe_dump(document))
         if not await self._cell():
@@ -118,30 +142,33 @@ class Agent:
                 "registered": False,
                 "cause": f"no cell: {lines[-1] if lines else 'no word of the gNB'}",
             }
-        self._imsi = str(sim["imsi"])
-        self._tell("ue")
+        self._imsis.append(imsi)
+        self._tell(f"ue {imsi}")
         now = Progress()
 
         def settled() -> bool:
             nonlocal now
-            now = progress(self._said("ue"))
+            now = progress(self._said(f"ue-{imsi}"))
             return now.address is not None or now.refused is not None
 
         await self._until(ATTACH_SECONDS, settled)
         if now.address is None:
-            await self._stop()
+            await self._stop(imsi)
             cause = now.refused or f"no session within {ATTACH_SECONDS:.0f} s: {'; '.join(now.steps[-2:])}"
             return {"ok": False, "registered": False, "cause": cause}
-        return {"ok": True, **self._status(), "steps": now.steps[-6:]}
+        return {"ok": True, **self._status(imsi), "steps": now.steps[-6:]}
 
-    async def _stop(self) -> None:
-        self._imsi = None
-        if self._said("ue"):
-            self._tell("stop")
-            await self._until(GOODBYE_SECONDS, lambda: not self._said("ue"))
+    def _config(self, imsi: str) -> Path:
+        return self._state / f"ue-{imsi}.yaml"
 
-    def _status(self) -> dict[str, Any]:
-        now = progress(self._said("ue")) if self._imsi else Progress()
+    async def _stop(self, imsi: str) -> None:
+        self._imsis.remove(imsi)
+        self._tell(f"stop {imsi}")
+        await self._until(GOODBYE_SECONDS, lambda: not self._said(f"ue-{imsi}"))
+        self._config(imsi).unlink(missing_ok=True)
+
+    def _status(self, imsi: str | None) -> dict[str, Any]:
+        now = progress(self._said(f"ue-{imsi}")) if imsi else Progress()
         if now.address is None or now.device is None:
             return _NOBODY
         counters = Path("/sys/class/net") / now.device / "statistics"
@@ -151,7 +178,7 @@ class Agent:
             return _NOBODY
         return {
             "registered": now.registered,
-            "imsi": self._imsi,
+            "imsi": imsi,
             "address": now.address,
             "interface": now.device,
             "receivedOctets": received,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pydantic import Field
+
 from mvnobox.service.settings import Settings
 
 
@@ -13,4 +15,6 @@ class PlmnSettings(Settings):
 class AgentSettings(Settings):
     plmn: PlmnSettings
     state: str = "/run/mvno"
+    # UEs at a time.
+    ues: int = Field(default=1, ge=1, le=64)
     http: str = "0.0.0.0:8081"

@@ -20,6 +20,7 @@ from mvnobox.deploy.ansible import run_role
 from mvnobox.deploy.cluster import teardown
 from mvnobox.deploy.cluster.pause import ensure_pause_archive, pause_reference
 from mvnobox.deploy.cluster.pki import CLIENT, SERVER, Authority, Identity
+from mvnobox.deploy.kernel import TUN_REMEDY, tun_trouble
 from mvnobox.deploy.paths import cluster_dir, home_dir, project_root
 from mvnobox.deploy.report import Reporter
 from mvnobox.deploy.toolchain import ensure_tool
@@ -96,6 +97,8 @@ class EmbeddedCluster:
                 "the embedded cluster needs root (network interfaces, containers)",
                 "run as root (sudo ./mvno up), or use a cluster of yours with --cluster CONTEXT",
             )
+        if (trouble := tun_trouble()) is not None:
+            raise EnvironmentUnfit(f"user planes need TUN devices, and {trouble}", TUN_REMEDY)
         self._check_disk()
         kubernetes = ensure_tool("kubernetes", report)
         coredns = ensure_tool("coredns", report)

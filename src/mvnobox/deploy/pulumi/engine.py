@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -41,12 +42,13 @@ def run(
     environment: Mapping[str, str],
     *,
     on_event: Callable[[dict[str, Any]], None] | None = None,
-    on_tick: Callable[[], None] | None = None,
+    on_tick: Callable[[], bool] | None = None,
     stdin: str | None = None,
     timeout: float | None = None,
 ) -> Answer:
     """Run `pulumi ARGUMENTS` in the checkout.
 
+    `on_tick` is called about once a second; when it is true the engine is stopped as by Ctrl-C, and answers.
     On Ctrl-C the engine gets one SIGINT, so that it finishes what is under way and gives its lock back; it is
     waited for STOP_PATIENCE seconds and then killed. Raises Interrupted then.
     """
@@ -72,7 +74,8 @@ def run(
         except OSError as error:
             raise EnvironmentUnfit(f"{engine} cannot be run: {error.strerror}", "run ./mvno doctor") from error
         done = threading.Event()
-        reader = threading.Thread(target=_follow, args=(log, on_event, on_tick, done), daemon=True)
+        stop = functools.partial(process.send_signal, signal.SIGINT)
+        reader = threading.Thread(target=_follow, args=(log, on_event, on_tick, done, stop), daemon=True)
         if on_event is not None:
             reader.start()
         try:
@@ -110,11 +113,12 @@ def _stop(process: subprocess.Popen[str]) -> None:
 def _follow(
     log: Path,
     on_event: Callable[[dict[str, Any]], None] | None,
-    on_tick: Callable[[], None] | None,
+    on_tick: Callable[[], bool] | None,
     done: threading.Event,
+    stop: Callable[[], None],
 ) -> None:
     assert on_event is not None
-    rest, ticks = "", 0
+    rest, ticks, stopped = "", 0, False
     with open(log, encoding="utf-8") as stream:
         while True:
             last = done.is_set()
@@ -129,6 +133,7 @@ def _follow(
             if last:
                 return
             ticks += 1
-            if on_tick is not None and ticks % 10 == 0:
-                on_tick()
+            if on_tick is not None and ticks % 10 == 0 and on_tick() and not stopped:
+                stopped = True
+                stop()
             done.wait(0.1)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,12 @@ from mvnobox.deploy.pulumi.locks import locks
 from mvnobox.deploy.pulumi.progress import Progress
 from mvnobox.deploy.report import Reporter, Task
 from mvnobox.deploy.toolchain import ensure_tool
-from mvnobox.errors import Failed
+from mvnobox.errors import Failed, KitError
 
 PROJECT = "mvno-in-a-box"
 # Objects that are awaited hold a slot each; the engine's default is four a core.
 PARALLEL = "64"
+WATCH_SECONDS = 5.0
 _UPSERT = {"PULUMI_K8S_UPSERT_EXISTING_OBJECTS": "true", "PULUMI_K8S_ENABLE_PATCH_FORCE": "true"}
 
 
@@ -53,6 +55,8 @@ class Workspace:
     def __init__(self, kubeconfig: Path | None, report: Reporter) -> None:
         self.report = report
         self.last_changes = Changes({}, {})
+        # What is asked every few seconds while a stack comes up; its answer ends the run.
+        self.watch: Callable[[], KitError | None] | None = None
         self.engine = ensure_tool("pulumi", self.report)
         self.environment = environment(kubeconfig, self.report)
         missing = [
@@ -208,12 +212,21 @@ class Workspace:
 
     def _operate(self, arguments: list[str], stack: str, task: Task, extra: Mapping[str, str]) -> Progress:
         progress = Progress(task)
-        answer = self._run(
-            arguments,
-            environment={**self.environment, **extra},
-            on_event=progress.take,
-            on_tick=progress.tell,
-        )
+        found: list[KitError] = []
+        asked = time.monotonic()
+
+        def tick() -> bool:
+            nonlocal asked
+            progress.tell()
+            if self.watch is not None and not found and time.monotonic() - asked > WATCH_SECONDS:
+                if (trouble := self.watch()) is not None:
+                    found.append(trouble)
+                asked = time.monotonic()
+            return bool(found)
+
+        answer = self._run(arguments, environment={**self.environment, **extra}, on_event=progress.take, on_tick=tick)
+        if answer.code != 0 and found:
+            raise found[0]
         if answer.code != 0:
             raise _failure(arguments[0], stack, progress, answer)
         return progress
