@@ -12,7 +12,7 @@ from prometheus_client import Counter
 
 from mvnobox.n4 import rules
 from mvnobox.n4.gate import Gate
-from mvnobox.n4.nchf import Nchf
+from mvnobox.n4.nchf import Nchf, Verdict
 from mvnobox.n4.renewal import renew_in
 from mvnobox.n4.settings import CtfSettings
 from mvnobox.n4.store import Session, Store
@@ -233,31 +233,31 @@ class Ctf:
         self._smfs[node] = peer
         seid = await self._store.new_seid()
         with self.gate.being_made(seid):
-            verdict = await self.gate.first_quota(imsi, seid, name)
-            open_, limits = verdict.granted > 0, self.gate.switch.limits(verdict)
             session = Session(
                 seid=seid, smf_seid=smf_seid, smf=(node, peer[1]), upf_seid=None, imsi=imsi, dnn=name,
-                own_urr=rules.OWN_URR, open=open_, limits=limits, nchf_ref=verdict.ref, nchf_sequence=0, octets=0,
-                deleted=False, fars=rules.far_actions(message.ies), behind_gate=not open_, throttle=verdict.throttle,
+                own_urr=rules.OWN_URR, open=False, limits=self.gate.switch.limits(Verdict(0)), nchf_ref=None,
+                nchf_sequence=0, octets=0, deleted=False, fars=rules.far_actions(message.ies), behind_gate=True,
                 qers=rules.qer_rates(message.ies, {}), addresses=tuple(sorted(rules.addresses(message.ies))),
-                renew_seconds=renew_in(verdict.validity),
             )  # fmt: skip
-            await self._store.add(session)
-            if not open_ or verdict.throttle is not None:
-                adapted = rules.adapt(message.ies, own=rules.OWN_URR, open_=open_, throttle=verdict.throttle)
-            ies = [*self._own_f_seid(adapted, seid), rules.create_urr(rules.OWN_URR, limits)]
+            # At the same time: to ask the OCS again, for a session that is on disk without its answer, gets the same one.
+            verdict, _ = await asyncio.gather(self.gate.first_quota(imsi, seid, name), self._store.add(session))
+            session.open = verdict.granted > 0
+            session.behind_gate = not session.open
+            session.limits, session.throttle = self.gate.switch.limits(verdict), verdict.throttle
+            session.nchf_ref, session.renew_seconds = verdict.ref, renew_in(verdict.validity)
+            if not session.open or verdict.throttle is not None:
+                adapted = rules.adapt(message.ies, own=rules.OWN_URR, open_=session.open, throttle=verdict.throttle)
+            ies = [*self._own_f_seid(adapted, seid), rules.create_urr(rules.OWN_URR, session.limits)]
             made, cause = await self._ask_upf(Message(Type.SESSION_ESTABLISHMENT_REQUEST, 0, ies, seid=0))
             upf_seid = made.first(IeType.F_SEID) if made is not None else None
             if made is None or cause != Cause.ACCEPTED or upf_seid is None:
+                await self._store.made(session)
                 await self._store.mark_deleted(seid)
                 await self.gate.owe(seid, [], release=True)
                 return answer(cause if cause != Cause.ACCEPTED else Cause.REJECTED)
             session.upf_seid = codec.parse_f_seid(upf_seid)[0]
-            chosen = rules.addresses(made.ies) - set(session.addresses)
-            if chosen:
-                session.addresses = tuple(sorted({*session.addresses, *chosen}))
-                await self._store.update(seid, addresses=list(session.addresses))
-            await self._store.made(seid, session.upf_seid)
+            session.addresses = tuple(sorted({*session.addresses, *rules.addresses(made.ies)}))
+            await self._store.made(session)
             self.gate.switch.remember(session)
         self.gate.renewals.note(seid, session.renew_seconds)
         if session.throttle is not None:
@@ -265,7 +265,7 @@ class Ctf:
         if verdict.ref is None:
             # Closed until the OCS says something.
             self.gate.work(seid, verdict.after)
-        (_OPEN if open_ else _SHUT).inc()
+        (_OPEN if session.open else _SHUT).inc()
         return Message(made.type, 0, self._own_f_seid(made.ies, seid), seid=smf_seid)
 
     async def _ask_upf(self, message: Message) -> tuple[Message | None, int]:

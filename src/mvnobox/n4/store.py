@@ -34,6 +34,16 @@ _INSERT = """INSERT INTO session ({}, addresses, renew_at) OVERRIDING SYSTEM VAL
     len(_INSERTED) + 2,
     ", ".join(_INSERTED),
 )
+# What OCS and UPF have said of a new session.
+_MADE = """UPDATE session s SET
+               upf_seid = m.upf_seid, open = m.open, threshold = m.threshold, quota = m.quota, nchf_ref = m.nchf_ref,
+               behind_gate = m.behind_gate, throttle_uplink = m.throttle_uplink, throttle_downlink = m.throttle_downlink,
+               addresses = string_to_array(m.addresses, ' '), renew_at = now() + make_interval(secs => m.renew_seconds)
+           FROM unnest($1::bigint[], $2::numeric[], $3::boolean[], $4::bigint[], $5::bigint[], $6::text[], $7::boolean[],
+                       $8::bigint[], $9::bigint[], $10::text[], $11::float8[])
+               AS m (seid, upf_seid, open, threshold, quota, nchf_ref, behind_gate, throttle_uplink, throttle_downlink,
+                     addresses, renew_seconds)
+           WHERE s.seid = m.seid"""
 # SEIDs are taken from the sequence by so many; what is left of them at the end is never used.
 _SEIDS = 256
 # No instance waits for a UPF's answer as long as this.
@@ -129,6 +139,16 @@ def _row(session: Session) -> tuple[Any, ...]:
     )  # fmt: skip
 
 
+def _outcome(session: Session) -> tuple[Any, ...]:
+    """A session as `_MADE` takes it."""
+    throttle = session.throttle
+    return (
+        session.seid, session.upf_seid, session.open, session.limits.threshold, session.limits.quota, session.nchf_ref,
+        session.behind_gate, None if throttle is None else throttle.uplink, None if throttle is None else throttle.downlink,
+        " ".join(session.addresses), session.renew_seconds,
+    )  # fmt: skip
+
+
 class Store:
     """Queries over a pool."""
 
@@ -195,24 +215,20 @@ class Store:
         return self._free.pop()
 
     async def add(self, session: Session) -> None:
-        """A session that is being established: on disk before the UPF hears of it."""
+        """A session that is being established, closed: on disk before the UPF hears of it."""
         await self._adding(session)
 
     async def _add_all(self, sessions: Sequence[Session]) -> Sequence[None]:
         await self._pool.execute(_INSERT, *map(list, zip(*map(_row, sessions), strict=True)))
         return [None] * len(sessions)
 
-    async def made(self, seid: int, upf_seid: int) -> None:
-        """The UPF has made a session: on disk before the SMF hears of it."""
-        await self._making((seid, upf_seid))
+    async def made(self, session: Session) -> None:
+        """The UPF has made a session, as the OCS let it: on disk before the SMF hears of it."""
+        await self._making(session)
 
-    async def _made_all(self, numbers: Sequence[tuple[int, int]]) -> Sequence[None]:
-        await self._pool.execute(
-            """UPDATE session SET upf_seid = made.upf_seid
-               FROM unnest($1::bigint[], $2::numeric[]) AS made (seid, upf_seid) WHERE session.seid = made.seid""",
-            *map(list, zip(*numbers, strict=True)),
-        )
-        return [None] * len(numbers)
+    async def _made_all(self, sessions: Sequence[Session]) -> Sequence[None]:
+        await self._pool.execute(_MADE, *map(list, zip(*map(_outcome, sessions), strict=True)))
+        return [None] * len(sessions)
 
     async def abandoned(self) -> list[int]:
         """Sessions that were being established when whoever did it ended."""
