@@ -67,6 +67,8 @@ def _meet_what_is_there(case: Case, number: int, session: str) -> None:
     for bucket in body.get("buckets", []):
         bucket["validUntil"] = None  # an offset of twenty hours is one to JSON Schema
         bucket.pop("rollover", None)
+        if bucket.get("credit"):
+            bucket.update(unit="minor", throttle=None)  # credit is of money
     for rules in body.get("tariffs", {}).values():
         for rule in rules:
             rule.update(zones=None, destinations=["other"], bands=None)
