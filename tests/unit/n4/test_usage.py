@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ async def session(store: Store, *, behind_gate: bool = False, ref: str | None = 
         behind_gate=behind_gate,
     )  # fmt: skip
     await store.add(made)
-    await store.made(seid, 9)
+    await store.made(replace(made, upf_seid=9))
     return seid
 
 
