@@ -13,11 +13,12 @@ import secrets
 import statistics
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import yaml
 from common import Unfit
 
 from mvnobox.deploy.brands import find_brand
@@ -195,15 +196,16 @@ END
 
     # With and without ----------------------------------------------------------------------------------------------
 
-    def _patched(self, namespace: str, name: str, *changes: tuple[str, str]) -> None:
-        config = self.kubectl.json("-n", namespace, "get", "configmap", name)
-        key = next(key for key in config["data"] if key.endswith(".yaml"))
-        text = config["data"][key]
-        for old, new in changes:
-            if old not in text:
-                raise Unfit(f"{namespace}/{name} is not as this bench knows it")
-            text = text.replace(old, new, 1)
-        config["data"][key], config["metadata"] = text, {"name": name, "namespace": namespace}
+    def _patched(self, namespace: str, name: str, change: Callable[[dict[str, Any]], None]) -> None:
+        """Change the PFCP part of a function's configuration."""
+        config = self.kubectl.json("-n", namespace, "get", "configmap", f"{name}-config")
+        document = yaml.safe_load(config["data"][f"{name}.yaml"])
+        try:
+            change(document[name]["pfcp"])
+        except (KeyError, IndexError) as error:
+            raise Unfit(f"{namespace}/{name}-config is not as this bench knows it: {error}") from None
+        config["data"][f"{name}.yaml"] = yaml.safe_dump(document)
+        config["metadata"] = {"name": f"{name}-config", "namespace": namespace}
         self.run("replace", "-f", "-", stdin=json.dumps(config))
 
     def restart(self, namespace: str, name: str) -> None:
@@ -218,7 +220,6 @@ END
     @contextlib.contextmanager
     def without_ctf(self) -> Iterator[None]:
         """SMF and UPF speak to each other."""
-        ctf = f"ctf.{self.home}.svc"
         saved = [
             (namespace, kind, name, self.kubectl.json("-n", namespace, "get", kind, name, "--show-managed-fields"))
             for namespace, kind, name in (
@@ -231,15 +232,20 @@ END
         try:
             # One address each, their pods': Open5GS sends to all that it knows of a peer in turn, and its two do not
             # agree when both set the association up.
-            client = f"    client:\n      smf:\n        - address: {ctf}.{CLUSTER_DOMAIN}\n"
-            advertised = f"        advertise: upf.{self.plane}.svc.{CLUSTER_DOMAIN}\n"
-            self._patched(self.plane, "upf-config", (client, ""), (advertised, ""))
+            def alone(pfcp: dict[str, Any]) -> None:
+                del pfcp["client"], pfcp["server"][0]["advertise"]
+
+            self._patched(self.plane, "upf", alone)
             for namespace, name in ((self.home, "smf"), (self.plane, "upf")):
                 self.run("-n", namespace, "delete", "networkpolicy", name)
             self.restart(self.plane, "upf")
-            advertised = f"        advertise: smf.{self.home}.svc.{CLUSTER_DOMAIN}\n"
             upf = self._pod_address(self.plane, "upf")
-            self._patched(self.home, "smf-config", (f"{ctf}.{CLUSTER_DOMAIN}", upf), (advertised, ""))
+
+            def towards(pfcp: dict[str, Any]) -> None:
+                pfcp["client"]["upf"][0]["address"] = upf
+                del pfcp["server"][0]["advertise"]
+
+            self._patched(self.home, "smf", towards)
             self.restart(self.home, "smf")
             yield
         finally:
@@ -265,7 +271,6 @@ def radio(folder: Path, figure: Any, *, seconds: float, rounds: int) -> dict[str
         for _ in range(rounds):
             storms.append(lab.storm())
             say(f"radio: {AT_ONCE} UEs at once: {storms[-1][0]:.2f} s, {storms[-1][1]} failed")
-        sessions = [lab.session() for _ in range(SESSIONS)]
         with_ctf = _measured(lab, "with the CTF", rounds)
         with lab.without_ctf():
             without = _measured(lab, "without", rounds)
@@ -282,7 +287,8 @@ def radio(folder: Path, figure: Any, *, seconds: float, rounds: int) -> dict[str
         "radio: provisioning": figure(provisioned, "subscribers/s", 2000),
         f"radio: {AT_ONCE} UEs at once": figure(statistics.median(one for one, _ in storms), "s", 5, most=True),
         "radio: UEs that failed": figure(sum(failed for _, failed in storms), "UEs", 0, most=True),
-        "radio: session, with the CTF": figure(1000 * statistics.median(sessions), "ms"),
+        "radio: session, with the CTF": figure(statistics.median(with_ctf["session"] + again["session"]), "ms"),
+        "radio: session, with to without the CTF": figure(ratio("session"), "times", 1.15, most=True),
         "radio: iperf3 down, with the CTF": figure(statistics.median(with_ctf["down"] + again["down"]), "Mbit/s"),
         "radio: iperf3 down, with to without the CTF": figure(ratio("down"), "times", 0.97),
         "radio: iperf3 up, with the CTF": figure(statistics.median(with_ctf["up"] + again["up"]), "Mbit/s"),
@@ -291,10 +297,15 @@ def radio(folder: Path, figure: Any, *, seconds: float, rounds: int) -> dict[str
 
 
 def _measured(lab: Lab, what: str, rounds: int) -> dict[str, list[float]]:
-    found: dict[str, list[float]] = {"down": [], "up": []}
+    found: dict[str, list[float]] = {"down": [], "up": [], "session": []}
+    found["session"] = [1000 * lab.session() for _ in range(SESSIONS)]
     for _ in range(rounds):
         for direction, rate in lab.throughput().items():
             found[direction].append(rate)
     medians = {name: round(statistics.median(values), 1) for name, values in found.items()}
-    say(f"radio: {what}: {medians['down']} Mbit/s down, {medians['up']} up")
+    shortest, longest = min(found["session"]), max(found["session"])
+    say(
+        f"radio: {what}: {medians['down']} Mbit/s down, {medians['up']} up; a session in {medians['session']} ms"
+        f" ({shortest:.0f} to {longest:.0f})"
+    )
     return found

@@ -11,11 +11,13 @@ import yaml
 from mvnobox.deploy.images import references
 from mvnobox.deploy.rendering import manifests
 from mvnobox.render import (
+    BrandEdge,
     BrandPlan,
     CoreSlice,
     DiameterPeer,
     Epc,
     Images,
+    Outside,
     Partner,
     PlatformPlan,
     Release,
@@ -49,6 +51,13 @@ ROAMING = Roaming(
 )
 EDGE_PLATFORM = dataclasses.replace(REAL_PLATFORM, env="edge", roaming=ROAMING, monitoring_namespace="monitoring")
 EPC_BRAND = dataclasses.replace(REAL_BRAND, env="lte", epc=EPC)
+OUTSIDE = Outside(
+    "ExternalIPs",
+    "203.0.113.19",
+    (BrandEdge(BRAND.brand.name, "203.0.113.20", "203.0.113.21"),),
+    (("a.example/b", "c"),),
+)
+OUTSIDE_EPC = dataclasses.replace(EPC, outside=OUTSIDE)
 SIMULATED = [*platform_releases(PLATFORM), *brand_releases(BRAND)]
 REAL = [
     release
@@ -68,7 +77,19 @@ EDGE = [
     ]
     if release.chart == "open5gs"
 ]
-RELEASES = [*SIMULATED, *REAL, *WITH_4G, *EDGE]
+
+
+def outside(epc: Epc) -> list[Release]:
+    """4G towards a host network outside of the cluster."""
+    plans = [
+        *platform_releases(dataclasses.replace(EPC_PLATFORM, env="out", epc=epc)),
+        *brand_releases(dataclasses.replace(EPC_BRAND, env="out", epc=epc)),
+    ]
+    return [release for release in plans if release.chart in ("open5gs", "ocs", "hostnetwork")]
+
+
+OUT = outside(OUTSIDE_EPC)
+RELEASES = [*SIMULATED, *REAL, *WITH_4G, *EDGE, *OUT]
 
 
 def objects(helm: Path, release: Release) -> list[dict[str, Any]]:

@@ -1,11 +1,14 @@
-{{/* A rule for the host network's addresses, or nothing. Arguments: root, way (from, to), port, protocol. */}}
+{{/* A rule for the host network's addresses, or nothing. Arguments: root, way (from, to), ports, protocol. */}}
 {{- define "open5gs.hostNetworks" -}}
 {{- with .root.Values.epc.hostNetworks -}}
 - {{ $.way }}:
     {{- range . }}
     - ipBlock: {cidr: {{ . }}}
     {{- end }}
-  ports: [{port: {{ $.port }}, protocol: {{ $.protocol }}}]
+  ports:
+    {{- range $.ports }}
+    - {port: {{ . }}, protocol: {{ $.protocol }}}
+    {{- end }}
 {{- end }}
 {{- end }}
 
@@ -13,4 +16,10 @@
 {{- define "open5gs.everyBrands" -}}
 namespaceSelector: {matchLabels: {mvno.box/layer: brand}}
 podSelector: {matchLabels: {app.kubernetes.io/name: {{ . }}}}
+{{- end }}
+
+{{/* Where a brand's packet gateway is. */}}
+{{- define "open5gs.packetGateway" -}}
+{{- $peers := .Values.peers -}}
+{{- include "common.peer" (dict "namespace" ($peers.packetGatewayNamespace | default $peers.brandNamespace) "name" "pgwc") }}
 {{- end }}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mvnobox.charging.app import OcsApp
+from mvnobox.charging.app import LARGEST_BODY, OcsApp
 from mvnobox.charging.diameter.control import CreditControl
 from mvnobox.charging.diameter.node import Node
 from mvnobox.charging.diameter.notify import SCHEME
@@ -15,8 +15,10 @@ from mvnobox.charging.notifier import Notifier, sweep_forever
 from mvnobox.charging.settings import OcsSettings
 from mvnobox.service import database
 from mvnobox.service.command import run_command
+from mvnobox.service.exchange import Limits
+from mvnobox.service.front import Front
 from mvnobox.service.settings import address, load_settings, secret
-from mvnobox.service.web import run_until_signal, serve_http
+from mvnobox.service.web import run_until_signal
 
 
 async def migrate(config: str) -> None:
@@ -40,7 +42,7 @@ async def serve(config: str) -> None:
         diameter = DiameterServer(Node(settings.diameter, control))
     try:
         await run_until_signal(
-            serve_http(app, *address(settings.listen)),
+            Front(app.respond, Limits(body=LARGEST_BODY)).serve(*address(settings.listen)),
             Notifier(errands, {SCHEME: diameter.notify} if diameter else {}).run(),
             sweep_forever(Ledger(errands, settings)),
             *([diameter.run()] if diameter else []),

@@ -1,9 +1,8 @@
-"""The OCS as one application of Granian's: charging requests on the short way, all else by FastAPI, bodies bounded."""
+"""The OCS as one application: charging requests on the short way, all else by FastAPI."""
 
 from __future__ import annotations
 
 import logging
-from typing import Any
 
 import asyncpg
 from starlette.routing import Route
@@ -17,16 +16,16 @@ from mvnobox.charging.problems import Problem
 from mvnobox.charging.rating.book import Ratings
 from mvnobox.charging.settings import OcsSettings
 from mvnobox.charging.tenants import Tenants
-from mvnobox.service.rsgi import Http, answer_by_asgi
+from mvnobox.service.asgi import answer_by_asgi
+from mvnobox.service.exchange import Request, Response
 from mvnobox.service.web import health_routes
 
 log = logging.getLogger(__name__)
 LARGEST_BODY = 65_536
-LARGEST_PATIENCE = 16 * LARGEST_BODY
 
 
 class OcsApp:
-    """RSGI. Every answer but a success is a problem document; no exception leaves."""
+    """Every answer but a success is a problem document; no exception leaves."""
 
     def __init__(self, pool: asyncpg.Pool, settings: OcsSettings, tenant_key: bytes) -> None:
         self.ledger = Ledger(pool, settings)
@@ -38,46 +37,22 @@ class OcsApp:
         routes: list[Route] = health_routes(self.ledger.ready)
         self._rest.router.routes.extend(routes)
 
-    async def __rsgi__(self, scope: Any, http: Http) -> None:
+    async def respond(self, request: Request) -> Response:
         """One request. Raises nothing."""
-        path: str = scope.path
+        path = request.path
         try:
-            fields = scope.headers
-            body = await _body(fields, http)
+            if request.body is None:
+                raise Problem(413, None, f"a body has at most {LARGEST_BODY} octets")
             if path.startswith(NCHF) and path[len(NCHF) : len(NCHF) + 1] in ("", "/"):
-                status, more, answer = await self._nchf.answer(scope.method, path[len(NCHF) :], fields, body)
-            else:
-                await answer_by_asgi(self._rest, scope, body, http)
-                return
+                return await self._nchf.answer(request.method, path[len(NCHF) :], request, request.body)
+            return await answer_by_asgi(self._rest, request)
         except Problem as problem:
-            status, answer = problem.status, problem.body()
-            more = [*problem.headers.items(), ("content-type", "application/problem+json")]
+            return _refusal(problem)
         except Exception as error:  # nothing that a request holds may end the service
             log.error("a request failed", extra={"path": path[:200], "error": type(error).__name__})
-            status, answer = 503, Problem(503, "SYSTEM_FAILURE").body()
-            more = [("content-type", "application/problem+json")]
-        if status == 204:
-            http.response_empty(status, more)
-        else:
-            http.response_bytes(status, more, answer)
+            return _refusal(Problem(503, "SYSTEM_FAILURE"))
 
 
-async def _body(fields: Any, http: Http) -> bytes:
-    """The whole body. Raises Problem 413 over the limit, whether its length was announced or not."""
-    length = fields.get("content-length")
-    if length is not None and not (length.isascii() and length.isdigit()):
-        raise Problem(400, "INVALID_MSG_FORMAT", "the content length is not a number")
-    if length is not None and len(length) < 6 and int(length) <= LARGEST_BODY:
-        # The server holds a body to its length.
-        return await http()
-    body, size = b"", 0
-    # What is too much is read and dropped up to a point: a consumer that is still sending would not hear the answer.
-    async for piece in http:
-        size += len(piece)
-        if size <= LARGEST_BODY:
-            body += piece
-        if size > LARGEST_PATIENCE:
-            break
-    if size > LARGEST_BODY:
-        raise Problem(413, None, f"a body has at most {LARGEST_BODY} octets")
-    return body
+def _refusal(problem: Problem) -> Response:
+    fields = [*problem.headers.items(), ("content-type", "application/problem+json")]
+    return Response(problem.status, fields, problem.body())

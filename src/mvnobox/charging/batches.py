@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections import deque
 from typing import Any
 
@@ -15,15 +16,14 @@ from mvnobox.charging.settings import OcsSettings
 log = logging.getLogger(__name__)
 # A batch is what has come while the ones before were under way; its answers wait for the whole.
 LARGEST = 32
-AT_ONCE = 2
-# A second batch is for the time in which the first one is written to disk. Each costs the database some 300 µs besides
-# its requests, so it waits until it is worth while, but not for long: the first may wait for a lock.
-WORTH_WHILE = 10
-PATIENCE_SECONDS = 0.01
-# Peers answer a batch of answers with a batch of requests: the next one waits a moment until most of as many have come
-# as came lately.
+# So many requests at once are worth two batches in turn: while the database works on one, the other is read or answered.
+# Each batch costs the database some 300 µs besides its requests, so fewer requests are one batch.
+WORTH_TWO = 12
+# Peers answer a batch of answers with a batch of requests: a batch waits a moment until most of its share of the requests
+# that were there lately have come; beside another one longer, should that one wait for a lock.
 MOST = 0.9
 GATHER_SECONDS = 0.002
+PATIENCE_SECONDS = 0.01
 STATEMENT_SECONDS = 5.0
 _CHARGE = "SELECT * FROM charge_batch({})".format(", ".join(f"${n}" for n in range(1, 23)))
 
@@ -65,6 +65,8 @@ class Batches:
         self._waiting: deque[_Waiting] = deque()
         self._workers: set[asyncio.Task[None]] = set()
         self._later: asyncio.TimerHandle | None = None
+        # Requests that are under way in batches; and how many there were lately with those that waited.
+        self._under_way = 0
         self._lately = 1.0
 
     async def charge(self, call: Call) -> Reply:
@@ -75,11 +77,16 @@ class Batches:
         self._start()
         return await answer
 
+    @property
+    def _share(self) -> float:
+        """How many requests a batch should have."""
+        return min(self._lately / 2 if self._lately >= WORTH_TWO else self._lately, LARGEST)
+
     def _start(self) -> None:
         """Send the next batch if there is one and it is time for it; or else see to it that it will be in time."""
-        if not self._waiting or len(self._workers) >= AT_ONCE:
+        if not self._waiting or len(self._workers) >= 2:
             return
-        if len(self._waiting) >= (WORTH_WHILE if self._workers else min(MOST * self._lately, LARGEST)):
+        if len(self._waiting) >= MOST * self._share and (not self._workers or self._lately >= WORTH_TWO):
             self._send()
             return
         loop = asyncio.get_running_loop()
@@ -92,7 +99,7 @@ class Batches:
 
     def _in_time(self) -> None:
         self._later = None
-        if self._waiting and len(self._workers) < AT_ONCE:
+        if self._waiting and len(self._workers) < 2:
             self._send()
 
     def _send(self) -> None:
@@ -106,10 +113,14 @@ class Batches:
         self._start()
 
     async def _work(self) -> None:
-        batch = [self._waiting.popleft() for _ in range(min(LARGEST, len(self._waiting)))]
+        there = len(self._waiting) + self._under_way
+        self._lately = max(there, self._lately + (there - self._lately) / 4)
+        size = min(LARGEST, len(self._waiting), max(math.ceil(self._share), math.ceil(len(self._waiting) / 2)))
+        batch = [self._waiting.popleft() for _ in range(size)]
         if not batch:
             return
-        self._lately += (len(batch) - self._lately) / 2
+        self._under_way += size
+        self._start()
         try:
             for (_, answer), reply in zip(batch, await self.together([call for call, _ in batch]), strict=True):
                 if not answer.done():
@@ -118,6 +129,8 @@ class Batches:
             if len(batch) > 1:
                 log.warning("a batch failed; its calls go one by one", extra={"error": type(error).__name__})
             await asyncio.gather(*(self._alone(call, answer) for call, answer in batch))
+        finally:
+            self._under_way -= size
 
     async def together(self, calls: list[Call]) -> list[Reply]:
         """One transaction for all of them; their replies in their order. Raises what asyncpg raises, for all."""

@@ -18,6 +18,7 @@ from mvnobox.charging.schemas import LARGEST_AMOUNT, ChargingDataRequest
 from mvnobox.charging.settings import OcsSettings
 from mvnobox.charging.tenants import Tenants
 from mvnobox.service.database import TROUBLE
+from mvnobox.service.exchange import Response
 
 log = logging.getLogger(__name__)
 NCHF = "/nchf-convergedcharging/v3/chargingdata"
@@ -34,7 +35,6 @@ RUNNING = Gauge("ocs_charging_requests_running", "Charging requests under way")
 _OPERATIONS: tuple[Operation, ...] = ("create", "update", "release")
 _SECONDS = {name: SECONDS.labels(name) for name in _OPERATIONS}
 
-Answer = tuple[int, list[tuple[str, str]], bytes]
 _JSON = [("content-type", "application/json")]
 
 
@@ -45,14 +45,14 @@ class Fields(Protocol):
 
 
 class Nchf:
-    """Answers one request: method, path below the API root, Authorization, content type and body → status, fields, body."""
+    """Answers one request: method, path below the API root, Authorization, content type and body → response."""
 
     def __init__(self, engine: Engine, settings: OcsSettings, tenants: Tenants, ratings: Ratings) -> None:
         self._engine, self._settings, self._tenants, self._ratings = engine, settings, tenants, ratings
         self._slices = {group: settings.quota.of(unit) for group, unit in settings.rating_groups.items()}
         self._running = 0
 
-    async def answer(self, method: str, path: str, fields: Fields, body: bytes) -> Answer:
+    async def answer(self, method: str, path: str, fields: Fields, body: bytes) -> Response:
         """Raises Problem for every request that is not answered with success."""
         operation, ref = _operation(path)
         if method != "POST":
@@ -158,7 +158,7 @@ def _operation(path: str) -> tuple[Operation, uuid.UUID | None]:
         raise Problem(404, "CONTEXT_NOT_FOUND", "there is no such charging session") from None
 
 
-def _answer(operation: Operation, reply: Reply) -> Answer:
+def _answer(operation: Operation, reply: Reply) -> Response:
     if reply.outcome == "unknown":
         if operation == "create":
             raise Problem(404, "USER_UNKNOWN", "no account of this brand has this subscriber")
@@ -170,8 +170,8 @@ def _answer(operation: Operation, reply: Reply) -> Answer:
             invalidParams=[{"param": "invocationSequenceNumber", "reason": "was used for another operation"}],
         )
     if operation == "release":
-        return 204, [], b""
+        return Response(204)
     body = (reply.body or "").encode()
     if operation == "update":
-        return 200, _JSON, body
-    return 201, [*_JSON, ("location", f"{NCHF}/{reply.ref}")], body
+        return Response(200, _JSON, body)
+    return Response(201, [*_JSON, ("location", f"{NCHF}/{reply.ref}")], body)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 
 from mvnobox.charging.problems import Problem
@@ -18,7 +17,7 @@ class Tenants:
         """The brand of an `Authorization` field. Raises Problem 401."""
         scheme, _, token = authorization.partition(" ")
         brand, _, given = token.strip().rpartition(".")
-        expected = hmac.new(self._key, brand.encode("utf-8", "surrogateescape"), hashlib.sha256).hexdigest()
+        expected = hmac.digest(self._key, brand.encode("utf-8", "surrogateescape"), "sha256").hex()
         right = hmac.compare_digest(given.encode("utf-8", "surrogateescape"), expected.encode())
         if scheme.lower() != "bearer" or not brand or not right:
             raise Problem(

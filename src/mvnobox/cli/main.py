@@ -66,6 +66,9 @@ def verify(
     brand: BrandOption = "silverline",
     env: EnvOption = "dev",
     access: Annotated[str, typer.Option(help="5g, or 4g where `up --epc` has brought it.")] = "5g",
+    origin: Annotated[
+        str, typer.Option("--from", help="inside, or outside: 4G's host network is outside of the cluster.")
+    ] = "inside",
     as_json: JsonOption = False,
 ) -> None:
     """The customer's journey, end to end, pass or fail per step."""
@@ -75,7 +78,10 @@ def verify(
 
     if access not in ("5g", "4g"):
         raise BadInput(f"there is no access {access!r}", "take 5g or 4g")
-    result = journey(brand=find_brand(brand)[1].name, env=env, report=reporter(), access=access)  # type: ignore[arg-type]
+    if origin not in ("inside", "outside") or (origin == "outside" and access != "4g"):
+        raise BadInput(f"there is no {access.upper()} from {origin!r}", "take inside; or outside with --access 4g")
+    name, outside = find_brand(brand)[1].name, origin == "outside"
+    result = journey(brand=name, env=env, report=reporter(), access=access, outside=outside)  # type: ignore[arg-type]
     if as_json:
         print_json(result.document())
     else:

@@ -18,9 +18,10 @@ _MARK = {"pass": "[green]pass[/]", "fail": "[red]FAIL[/]", "skip": "[yellow]skip
 
 def print_journey(result: Journey) -> None:
     """A line a step of `verify`."""
-    simulated = " (a simulation, not Open5GS)" if result.core == "simulated" else ""
+    said = " from outside of the cluster" if result.origin == "outside" else ""
+    said += " (a simulation, not Open5GS)" if result.core == "simulated" else ""
     table = Table(
-        title=f"{result.brand} on the {result.core} core over {result.access.upper()}{simulated}", title_justify="left"
+        title=f"{result.brand} on the {result.core} core over {result.access.upper()}{said}", title_justify="left"
     )
     for column in ("step", "", "seconds", "detail"):
         table.add_column(column, justify="right" if column == "seconds" else "left")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from typing import Any
 
 from mvnobox.deploy.installation import Installation
@@ -58,6 +59,15 @@ def wanted_epc(installed: Epc | None, spec: BrandSpec, core: str, asked: bool) -
     return dataclasses.replace(base, brands=brands, test_peers=True)
 
 
+def check_outside(epc: Epc | None, cluster: str) -> None:
+    """Refuse a way in from outside that a kind of cluster has not. Raises EnvironmentUnfit."""
+    if epc and epc.outside and cluster == "embedded" and epc.outside.service == "LoadBalancer":
+        raise EnvironmentUnfit(
+            "4G is outside by Services of type LoadBalancer, and the embedded cluster has no load balancer",
+            'set "service": "ExternalIPs" in outside of the setting epc, and route the addresses to this machine',
+        )
+
+
 def epc_setting(epc: Epc) -> str:
     """The stacks' setting `epc`: the same text for the platform's and each brand's."""
     return json.dumps(epc.setting, sort_keys=True)
@@ -71,3 +81,22 @@ def check_test_peer(installation: Installation, brand: str) -> None:
             f"brand {brand!r} has no 4G with a test peer in {installation.env!r}",
             f"./mvno up --core open5gs --epc --brand {brand}",
         )
+
+
+def check_outside_peer(installation: Installation, brand: str, cluster: str) -> Epc:
+    """Refuse a journey from outside where a brand is not reached from there; else its 4G. Raises EnvironmentUnfit."""
+    epc = installed_epc(installation)
+    if epc is None or epc.outside is None or epc.outside.hss is None or epc.edge(brand) is None:
+        raise EnvironmentUnfit(
+            f"brand {brand!r} has no 4G outside of the cluster in {installation.env!r}",
+            "give outside of the setting epc an address for the HSS and two for the brand (docs/open5gs.md), then "
+            f"./mvno up --core open5gs --epc --brand {brand}",
+        )
+    if cluster != "embedded":
+        raise EnvironmentUnfit(
+            f"a network namespace of this machine is outside of an embedded cluster only, and this one is {cluster}",
+            "run the test peer where the host network is: docs/hostnetwork.md",
+        )
+    if os.geteuid() != 0:
+        raise EnvironmentUnfit("a network namespace needs root", "sudo ./mvno verify --access 4g --from outside")
+    return epc

@@ -14,7 +14,7 @@ from mvnobox.deploy import keys
 from mvnobox.deploy.brands import find_brand, stack_path
 from mvnobox.deploy.cluster import EmbeddedCluster, choose
 from mvnobox.deploy.core import CoreChoice, check_core, choose_core, forwarding_of
-from mvnobox.deploy.epc import check_epc, check_pools, epc_setting, installed_epc, wanted_epc
+from mvnobox.deploy.epc import check_epc, check_outside, check_pools, epc_setting, installed_epc, wanted_epc
 from mvnobox.deploy.hopeless import Watch
 from mvnobox.deploy.images import ensure_images, load_images
 from mvnobox.deploy.installation import Installation
@@ -77,6 +77,7 @@ def up(*, brand: str, env: str, core: str, cluster: str, report: Reporter, epc: 
         operator_core(spec, namespace_of(spec, env))
     with only_one():
         choice = choose(cluster)
+        check_outside(before_4g, choice.kind)
         report.note(f"cluster: {choice.kind}, context {choice.context} ({choice.reason})")
         if choice.kind == "embedded":
             EmbeddedCluster().up(report)

@@ -5,11 +5,13 @@ from mvnobox.render.engine import render_template
 from mvnobox.render.epc import DiameterPeer, Epc, check_halves
 from mvnobox.render.open5gs import CoreSlice, Plmn
 from mvnobox.render.operator import core_input, operator_core
+from mvnobox.render.outside import BrandEdge, Outside
 from mvnobox.render.platform import PlatformPlan, platform_namespaces, platform_releases
 from mvnobox.render.release import Forwarding, Images, Namespace, Release
 from mvnobox.render.roaming import Partner, Roaming
 
 __all__ = [
+    "BrandEdge",
     "BrandPlan",
     "CoreSlice",
     "DiameterPeer",
@@ -17,6 +19,7 @@ __all__ = [
     "Forwarding",
     "Images",
     "Namespace",
+    "Outside",
     "Partner",
     "PlatformPlan",
     "Plmn",

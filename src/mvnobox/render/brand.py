@@ -9,7 +9,8 @@ from typing import Any
 from mvnobox.errors import BadInput
 from mvnobox.render.engine import render_template
 from mvnobox.render.epc import Epc
-from mvnobox.render.open5gs import CoreSlice, host_network_stand_in, lab_ran, session_management, slows, user_plane
+from mvnobox.render.hostnetwork import host_network_stand_in
+from mvnobox.render.open5gs import CoreSlice, lab_ran, session_management, slows, user_plane
 from mvnobox.render.operator import operator_core
 from mvnobox.render.platform import BrandCore
 from mvnobox.render.release import (
@@ -157,6 +158,11 @@ def brand_releases(plan: BrandPlan) -> list[Release]:
         ]
     else:
         epc = plan.epc if plan.epc and plan.brand.name in plan.epc.brands else None
+        # A packet gateway that a host network outside reaches is beside the UPF, and is asked for there.
+        context["packet_gateway_namespace"] = plan.namespace
+        if epc and epc.edge(plan.brand.name) is not None:
+            context["packet_gateway_namespace"] = plan.user_plane_namespace
+            peers = {**peers, "packetGatewayNamespace": plan.user_plane_namespace}
         seen_by = plan.monitoring_namespace
         releases += [
             Release("core", "open5gs", plan.namespace, session_management(context, peers, plan.images, epc, seen_by)),

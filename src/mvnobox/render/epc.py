@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from mvnobox.errors import BadInput
 from mvnobox.render.engine import render_template
+from mvnobox.render.outside import BrandEdge, Outside
 from mvnobox.spec import BrandSpec
 
 # A DiameterIdentity is a host name (RFC 6733 section 4.3.1).
@@ -62,6 +63,8 @@ class Epc:
     serving_gateway: bool = False
     # A stand-in for the host network beside each brand's user plane: `mvno verify --access 4g` needs it.
     test_peers: bool = False
+    # How a host network outside of the cluster reaches the functions; None: by the cluster's own addresses.
+    outside: Outside | None = None
 
     def __post_init__(self) -> None:
         _identity(self.realm, "the realm of 4G")
@@ -80,6 +83,9 @@ class Epc:
         hosts = [peer.host.lower() for peer in self.peers]
         if len(set(hosts)) != len(hosts):
             raise BadInput("a Diameter peer is there twice", "name each host once")
+        if self.outside is not None:
+            peers = [peer.address for peer in self.peers]
+            self.outside.check(brands=self.brands, networks=self.host_networks, peers=peers)
 
     def packet_gateway(self, brand: str) -> str:
         """The Origin-Host of a brand's packet gateway."""
@@ -94,10 +100,26 @@ class Epc:
         """The Origin-Host of a brand's test peer on S6a."""
         return f"mme.{brand}.{TEST_REALM}"
 
+    def edge(self, brand: str) -> BrandEdge | None:
+        """A brand's addresses outside; None where it has none."""
+        return self.outside.of_brand(brand) if self.outside is not None else None
+
+    @property
+    def closed_networks(self) -> tuple[str, ...]:
+        """What customers must not reach: serving gateways would take what they send for the UPF's own, GTP in GTP."""
+        own = self.outside.addresses if self.outside is not None else ()
+        every = map(ipaddress.IPv4Network, (*self.host_networks, *own))
+        return tuple(map(str, ipaddress.collapse_addresses(every)))
+
     @property
     def values(self) -> dict[str, object]:
         """The chart's `epc` block."""
-        return {"enabled": True, "hostNetworks": list(self.host_networks), "testPeers": self.test_peers}
+        return {
+            "enabled": True,
+            "hostNetworks": list(self.host_networks),
+            "diameterPorts": sorted({DIAMETER_PORT, *(peer.port for peer in self.peers if peer.address)}),
+            "testPeers": self.test_peers,
+        }
 
     @property
     def setting(self) -> dict[str, object]:
@@ -113,6 +135,7 @@ class Epc:
             "hostNetworks": list(self.host_networks),
             "servingGateway": self.serving_gateway,
             "testPeers": self.test_peers,
+            **({"outside": self.outside.setting} if self.outside is not None else {}),
         }
 
     @classmethod
@@ -135,13 +158,14 @@ class Epc:
                 host_networks=tuple(lists["hostNetworks"]),
                 serving_gateway=switches["servingGateway"],
                 test_peers=switches["testPeers"],
+                outside=Outside.of_setting(given.pop("outside", None)),
                 **given,
             )
         except (TypeError, KeyError, ValueError):
             raise BadInput(
                 f"the setting epc is {value!r}",
                 '{"realm": "epc.mnc093.mcc208.3gppnetwork.org", "brands": ["silverline"]}, and perhaps peers, '
-                "hostNetworks, servingGateway, testPeers: docs/open5gs.md",
+                "hostNetworks, servingGateway, testPeers, outside: docs/open5gs.md",
             ) from None
 
 

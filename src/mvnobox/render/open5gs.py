@@ -114,8 +114,10 @@ def control_plane(
         return values
     for name, fixed in {**_EPC, **(_SERVING_GATEWAY if epc.serving_gateway else {})}.items():
         full = {**context, "epc": epc}
-        files = {"files": diameter_files(name, full)} if name in _EPC else {}
-        functions.append(_function(name, fixed, render_template(f"open5gs/{name}.yaml.j2", **full), **files))
+        more = {"files": diameter_files(name, full)} if name in _EPC else {}
+        if name == "hss" and epc.outside is not None and epc.outside.hss is not None:
+            more["outside"] = epc.outside.service_values(epc.outside.hss, DIAMETER)
+        functions.append(_function(name, fixed, render_template(f"open5gs/{name}.yaml.j2", **full), **more))
     return {**values, "epc": epc.values}
 
 
@@ -155,19 +157,28 @@ def session_management(
     epc: Epc | None = None,
     monitoring_namespace: str | None = None,
 ) -> dict[str, Any]:
-    """A brand's SMF and, with 4G, its packet gateway."""
+    """A brand's SMF and, with 4G, its packet gateway, unless a host network outside reaches that: see `user_plane`."""
     brand: BrandSpec = context["brand"]
     if epc:
         check_halves(brand)
-    full = {**_of_brand(context), "ranges": pool_ranges(brand) if epc else {}, "epc": epc}
+    full = {**_of_brand(context), "ranges": pool_ranges(brand) if epc else {}}
     functions = [_function("smf", [SBI, PFCP, METRICS], render_template("open5gs/smf.yaml.j2", **full))]
     values = {**_base(images, monitoring_namespace), "brand": brand.name, "functions": functions, "peers": dict(peers)}
-    if epc:
-        config = render_template("open5gs/pgwc.yaml.j2", **full)
-        files = diameter_files("pgwc", full)
-        functions.append(_function("pgwc", [GTPC, PFCP, METRICS], config, program="smf", files=files))
+    if epc and epc.edge(brand.name) is None:
+        functions.append(_packet_gateway(context, epc))
         values["epc"] = epc.values
     return values
+
+
+def _packet_gateway(context: Mapping[str, Any], epc: Epc) -> dict[str, Any]:
+    """A brand's packet gateway; outside, with the host network's address on its pod, which takes NET_ADMIN once."""
+    brand: BrandSpec = context["brand"]
+    full = {**_of_brand(context), "ranges": pool_ranges(brand), "epc": epc, "edge": epc.edge(brand.name)}
+    more: dict[str, Any] = {"program": "smf", "files": diameter_files("pgwc", full)}
+    if epc.outside is not None and full["edge"] is not None:
+        more["prepare"] = render_template("open5gs/pgwc.sh.j2", **full)
+        more["outside"] = epc.outside.service_values(full["edge"].pgw, GTPC)
+    return _function("pgwc", [GTPC, PFCP, METRICS], render_template("open5gs/pgwc.yaml.j2", **full), **more)
 
 
 def user_plane(
@@ -177,18 +188,28 @@ def user_plane(
     epc: Epc | None = None,
     monitoring_namespace: str | None = None,
 ) -> dict[str, Any]:
-    """A brand's UPF, with its devices and rules made by an init container."""
-    full = _of_brand(context)
+    """A brand's UPF, with its devices and rules made by an init container.
+
+    Beside it the packet gateway that a host network outside reaches: the brand's other namespace is a restricted one.
+    """
+    edge = epc.edge(context["brand"].name) if epc else None
+    full = {**_of_brand(context), "edge": edge, "closed": epc.closed_networks if epc else ()}
     config = render_template("open5gs/upf.yaml.j2", **full)
     prepare = render_template("open5gs/upf.sh.j2", **full)
-    more, ports = {}, [PFCP, GTPU, METRICS]
+    more: dict[str, Any] = {}
+    ports = [PFCP, GTPU, METRICS]
     if slows(context["brand"]):
         more["shaper"] = render_template("open5gs/shaper.yaml.j2", **full, shaper_port=SHAPER["port"])
         ports.append(SHAPER)
+    if epc and epc.outside is not None and edge is not None:
+        more["outside"] = epc.outside.service_values(edge.upf, GTPU)
+    functions = [_function("upf", ports, config, userPlane=True, prepare=prepare, **more)]
+    if epc and edge is not None:
+        functions.append(_packet_gateway(context, epc))
     return {
         **_base(images, monitoring_namespace),
         "brand": context["brand"].name,
-        "functions": [_function("upf", ports, config, userPlane=True, prepare=prepare, **more)],
+        "functions": functions,
         "prepareImage": image_values(images.coresim),
         "peers": dict(peers),
         **({"epc": epc.values} if epc else {}),
@@ -212,15 +233,3 @@ def lab_ran(context: Mapping[str, Any], peers: Mapping[str, str], images: Images
     if images.sctp:
         values["sctpOverTcp"] = {"enabled": True, "image": image_values(images.sctp)}
     return values
-
-
-def host_network_stand_in(
-    context: Mapping[str, Any], peers: Mapping[str, str], images: Images, epc: Epc
-) -> dict[str, Any]:
-    """The stand-in for a host network beside a brand's user plane, for 4G's journey."""
-    return {
-        "brand": context["brand"].name,
-        "image": image_values(images.coresim),
-        "config": render_template("hostnetwork/hostnetwork.yaml.j2", **context, epc=epc),
-        "peers": dict(peers),
-    }

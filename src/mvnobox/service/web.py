@@ -39,9 +39,8 @@ def health_routes(ready: Callable[[], Awaitable[str | None]]) -> list[Route]:
 
 
 async def serve_http(app: Any, host: str, port: int) -> None:
-    """Serve until cancelled: an ASGI application, or one with `__rsgi__`."""
-    interface = Interfaces.RSGI if hasattr(app, "__rsgi__") else Interfaces.ASGI
-    server = Server(app, address=host, port=port, interface=interface, http=HTTPModes.auto, log_enabled=False)
+    """Serve an ASGI application until cancelled."""
+    server = Server(app, address=host, port=port, interface=Interfaces.ASGI, http=HTTPModes.auto, log_enabled=False)
     task = asyncio.ensure_future(server.serve())
     try:
         await asyncio.shield(task)

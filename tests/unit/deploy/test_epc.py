@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import yaml
 from mvnobox.cli.main import app
 from mvnobox.deploy.epc import (
     check_epc,
+    check_outside,
     check_pools,
     check_test_peer,
     epc_setting,
@@ -23,7 +25,7 @@ from mvnobox.deploy.installation import PROJECT, Installation
 from mvnobox.deploy.journey import run as journey
 from mvnobox.deploy.journey.steps import StepFailed
 from mvnobox.errors import BadInput, EnvironmentUnfit
-from mvnobox.render import DiameterPeer, Epc
+from mvnobox.render import BrandEdge, DiameterPeer, Epc, Outside
 from mvnobox.spec import load_brand
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -75,6 +77,22 @@ def test_what_an_operator_has_set_stays(platform: Any) -> None:
         own.host_networks,
     )
     assert found.test_peers and found.brands == (SPEC.name,)
+
+
+def test_a_host_network_outside_stays_and_needs_a_way_in_that_the_cluster_has(platform: Any) -> None:
+    outside = Outside("LoadBalancer", "203.0.113.19", (BrandEdge(SPEC.name, "203.0.113.20", "203.0.113.21"),))
+    epc = Epc(REALM, (SPEC.name,), host_networks=("198.51.100.0/24",), outside=outside)
+    installed = installed_epc(platform(epc_setting(epc)))
+    assert installed == epc
+    asked = wanted_epc(installed, OTHER, "open5gs", asked=True)
+    assert asked is not None and asked.outside == outside and asked.brands == (SPEC.name, OTHER.name)
+    with pytest.raises(EnvironmentUnfit, match="the embedded cluster has no load balancer") as refused:
+        check_outside(installed, "embedded")
+    assert "ExternalIPs" in str(refused.value.remedy)
+    check_outside(installed, "existing")
+    check_outside(dataclasses.replace(epc, outside=dataclasses.replace(outside, service="ExternalIPs")), "embedded")
+    check_outside(dataclasses.replace(epc, outside=None), "embedded")
+    check_outside(None, "embedded")
 
 
 def test_no_4g_without_open5gs(platform: Any) -> None:

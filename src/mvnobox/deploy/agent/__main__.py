@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 from kubernetes import client, config
 
+from mvnobox.deploy.agent.edges import Edge, edges, forgotten, translations
 from mvnobox.deploy.agent.mirror import Mirror
 from mvnobox.deploy.agent.policies import Pod, compile_rules
 from mvnobox.deploy.agent.volumes import Volumes
@@ -20,6 +21,8 @@ log = logging.getLogger("mvnobox.agent")
 # A burst of changes (a rollout) is compiled once.
 SETTLE_SECONDS = 0.05
 RESYNC_SECONDS = 30.0
+# Policies do not wait longer for the list of Services.
+SERVICES_SECONDS = 10.0
 
 
 def _pod(item: dict[str, Any]) -> Pod | None:
@@ -37,6 +40,15 @@ def _pod(item: dict[str, Any]) -> Pod | None:
     return Pod(meta["namespace"], meta["name"], address, meta.get("labels") or {}, ports)
 
 
+def _forget(address: str) -> None:
+    """Drop the UDP connections that left by an address: their answers would go to a pod that is there no more."""
+    try:
+        # It ends with 1 where there was none.
+        subprocess.run(["conntrack", "-D", "-p", "udp", "--reply-dst", address], capture_output=True, check=False)
+    except OSError as error:
+        log.error("conntrack: %s", error)
+
+
 def main(path: str) -> None:
     """Run until killed; the table of rules stays in force while the agent is away."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stdout)
@@ -52,6 +64,7 @@ def main(path: str) -> None:
     pods = Mirror(api, "/api/v1/pods", policy_input)
     namespaces = Mirror(api, "/api/v1/namespaces", policy_input)
     policies = Mirror(api, "/apis/networking.k8s.io/v1/networkpolicies", policy_input)
+    services = Mirror(api, "/api/v1/services", policy_input)
     claims = Mirror(
         api,
         "/api/v1/persistentvolumeclaims",
@@ -62,23 +75,29 @@ def main(path: str) -> None:
         "/api/v1/persistentvolumes",
         lambda kind, item: volumes.volume_seen(item) if kind in ("ADDED", "MODIFIED") else None,
     )
-    mirrors = (pods, namespaces, policies, claims, released)
+    mirrors = (pods, namespaces, policies, services, claims, released)
     for mirror in mirrors:
         mirror.start()
     for mirror in (pods, namespaces, policies):
         mirror.synced.wait()
+    services.synced.wait(SERVICES_SECONDS)
     last = ""
+    outside: tuple[Edge, ...] | None = None
+    inside = f"{{ {settings['podCidr']}, {settings['serviceCidr']} }}"
     while True:
         dirty.wait(RESYNC_SECONDS)
         threading.Event().wait(SETTLE_SECONDS)
         resync = not dirty.is_set()
         dirty.clear()
+        there = [pod for pod in map(_pod, list(pods.objects.values())) if pod]
+        found = edges(list(services.objects.values()), there)
         text = compile_rules(
-            [pod for pod in map(_pod, list(pods.objects.values())) if pod],
+            there,
             {i["metadata"]["name"]: i["metadata"].get("labels") or {} for i in list(namespaces.objects.values())},
             list(policies.objects.values()),
             settings["podCidr"],
             settings["serviceCidr"],
+            translations(found, inside),
         )
         if text == last and not resync:
             continue
@@ -88,7 +107,9 @@ def main(path: str) -> None:
             continue
         if text != last:
             log.info("rules applied: %d policies, %d pods", len(policies.objects), len(pods.objects))
-        last = text
+        for address in forgotten(outside, found):
+            _forget(address)
+        last, outside = text, found
 
 
 if __name__ == "__main__":

@@ -131,8 +131,12 @@ def compile_rules(
     policies: Sequence[Mapping[str, Any]],
     pod_cidr: str,
     service_cidr: str,
+    translations: Sequence[str] = (),
 ) -> str:
-    """The whole table as input of `nft -f -`; replaces the one before in one transaction."""
+    """The whole table as input of `nft -f -`; replaces the one before in one transaction.
+
+    `translations`: rules by which pods leave by an address of their own (`edges`); all others by the node's.
+    """
     compiler = _Compiler(pods, namespaces)
     chains: dict[str, list[str]] = {}
     jumps: dict[str, dict[str, str]] = {"Ingress": {}, "Egress": {}}
@@ -178,6 +182,7 @@ def compile_rules(
         "  }",
         "  chain postrouting {",
         "    type nat hook postrouting priority srcnat; policy accept;",
+        *(f"    {rule}" for rule in translations),
         f"    ip saddr {pod_cidr} ip daddr != {{ {pod_cidr}, {service_cidr} }} masquerade",
         "  }",
         "}",

@@ -136,7 +136,9 @@ class EmbeddedCluster:
         stamp.write_text(fingerprint)
 
     def _fingerprint(self, kubernetes: Path, coredns: Path) -> str:
-        sha = hashlib.sha256(f"{kubernetes}\0{coredns}\0{sys.executable}\0{_upstream_dns()}".encode())
+        sha = hashlib.sha256(
+            f"{kubernetes}\0{coredns}\0{sys.executable}\0{_upstream_dns()}\0{_agent_digest()}".encode()
+        )
         for role in ("host", "container_runtime", "embedded_cluster"):
             for path in sorted((project_root() / "roles" / role).rglob("*")):
                 if path.is_file():
@@ -150,6 +152,7 @@ class EmbeddedCluster:
             "kubernetes_binary": str(kubernetes),
             "coredns_binary": str(coredns),
             "python": sys.executable,
+            "agent_digest": _agent_digest(),
             "node_name": NODE_NAME,
             "node_address": NODE_ADDRESS,
             "dns_address": DNS_ADDRESS,
@@ -318,6 +321,14 @@ def _run(*command: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise Failed(f"{' '.join(command)}: {done.stderr.strip()}", "run as root on a kernel with these features")
+
+
+def _agent_digest() -> str:
+    """16 hex digits of the node agent's code: another one is started anew."""
+    sha = hashlib.sha256()
+    for path in sorted((Path(__file__).parents[1] / "agent").glob("*.py")):
+        sha.update(path.read_bytes())
+    return sha.hexdigest()[:16]
 
 
 def _upstream_dns() -> list[str]:

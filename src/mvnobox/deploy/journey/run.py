@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import secrets
 import time
@@ -10,9 +11,10 @@ from collections.abc import Callable
 from typing import Any
 
 from mvnobox.deploy.brands import find_brand
-from mvnobox.deploy.epc import check_test_peer
+from mvnobox.deploy.epc import check_outside_peer, check_test_peer
 from mvnobox.deploy.installation import Installation
 from mvnobox.deploy.journey.access import Bss, Kubectl
+from mvnobox.deploy.journey.outside import outside_phone
 from mvnobox.deploy.journey.phone import Access, Phone
 from mvnobox.deploy.journey.steps import Journey, StepFailed, StepSkipped
 from mvnobox.deploy.report import Reporter
@@ -35,8 +37,11 @@ RADIO_LOSS = {"open5gs": 0.10}
 LOST_ON_S8 = 0.02
 
 
-def verify(*, brand: str, env: str, report: Reporter, access: Access = "5g") -> Journey:
-    """Run the journey for an installed brand. Raises Failed where there is none, EnvironmentUnfit without 4G's peer."""
+def verify(*, brand: str, env: str, report: Reporter, access: Access = "5g", outside: bool = False) -> Journey:
+    """Run the journey for an installed brand; `outside`: 4G's, from outside of the cluster.
+
+    Raises Failed where there is none, EnvironmentUnfit without 4G's peer or a way in.
+    """
     installation = Installation(env)
     installed = installation.brand(brand)
     if installed.core == "operator":
@@ -46,15 +51,20 @@ def verify(*, brand: str, env: str, report: Reporter, access: Access = "5g") -> 
         )
     if access == "4g":
         check_test_peer(installation, installed.name)
+    epc = check_outside_peer(installation, installed.name, installation.cluster().kind) if outside else None
     spec = find_brand(str(installed.file))[1]
     with report.task(f"Verifying {spec.display_name}") as task:
         kubectl = Kubectl(installation.cluster())
         namespace = f"{spec.name}-{env}"
         token = kubectl.secret(namespace, "bss-env", "BSS_ADMIN_TOKEN")
-        with kubectl.forwarded(namespace, "svc/bss", 8080) as address:
+        with contextlib.ExitStack() as stack:
+            address = stack.enter_context(kubectl.forwarded(namespace, "svc/bss", 8080))
             others = installation.other_brands(brand)
             kind = _Run4g if access == "4g" else _Run
             run = kind(spec, env, kubectl, Bss(address, token), installed.core, others)
+            if epc is not None:
+                run.phone = stack.enter_context(outside_phone(spec, epc, kubectl))
+                run.journey.origin = "outside"
             try:
                 run.all(task.update)
             except StepFailed:

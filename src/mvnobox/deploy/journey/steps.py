@@ -36,6 +36,8 @@ class Journey:
     brand: str
     core: str
     access: str = "5g"
+    # Where the phone's network is: in the cluster, or outside of it.
+    origin: Literal["inside", "outside"] = "inside"
     steps: list[Step] = field(default_factory=list)
 
     @property
@@ -48,6 +50,7 @@ class Journey:
             "brand": self.brand,
             "core": self.core,
             "access": self.access,
+            "from": self.origin,
             "simulation": self.core == "simulated",
             "status": "pass" if self.passed else "fail",
             "steps": [

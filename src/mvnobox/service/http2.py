@@ -1,0 +1,329 @@
+"""A server's end of one HTTP/2 connection in cleartext (RFC 9113), by nghttp2.
+
+Requests are handed over whole; responses that are ready in one turn of the event loop leave in one write.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from typing import Any, cast
+
+from mvnobox.service import nghttp2
+from mvnobox.service.exchange import Application, Limits, Request, Response, answered
+from mvnobox.service.nghttp2 import ffi
+
+log = logging.getLogger(__name__)
+_WRITE_HIGH = 1 << 20
+
+
+class _Stream:
+    """A request on its way in, and its response on its way out."""
+
+    __slots__ = ("body", "fields", "out", "provider", "sent", "size", "task", "timer")
+
+    def __init__(self, timer: asyncio.TimerHandle) -> None:
+        self.fields: dict[bytes, bytes] = {}
+        self.body = b""
+        self.size = 0
+        self.timer: asyncio.TimerHandle | None = timer
+        self.task: asyncio.Task[None] | None = None
+        self.out = b""
+        self.sent = 0
+
+
+def _connection(user_data: Any) -> Http2Connection:
+    return cast(Http2Connection, ffi.from_handle(user_data))
+
+
+def _on_begin_headers(session: Any, frame: Any, user_data: Any) -> int:
+    _connection(user_data).begin(frame.hd.stream_id)
+    return 0
+
+
+def _on_header(
+    session: Any, frame: Any, name: Any, name_length: int, value: Any, length: int, flags: int, user_data: Any
+) -> int:
+    stream = _connection(user_data).streams.get(frame.hd.stream_id)
+    if stream is not None and stream.task is None:
+        key = ffi.unpack(name, name_length)
+        text = ffi.unpack(value, length)
+        fields = stream.fields
+        # RFC 9110 section 5.2.
+        fields[key] = fields[key] + b", " + text if key in fields else text
+    return 0
+
+
+def _on_chunk(session: Any, flags: int, stream_id: int, data: Any, length: int, user_data: Any) -> int:
+    _connection(user_data).chunk(stream_id, data, length)
+    return 0
+
+
+def _on_frame(session: Any, frame: Any, user_data: Any) -> int:
+    header = frame.hd
+    if header.flags & nghttp2.END_STREAM and header.type <= nghttp2.HEADERS:
+        _connection(user_data).whole(header.stream_id)
+    return 0
+
+
+def _on_close(session: Any, stream_id: int, error: int, user_data: Any) -> int:
+    _connection(user_data).end(stream_id)
+    return 0
+
+
+def _on_read(session: Any, stream_id: int, buffer: Any, room: int, flags: Any, source: Any, user_data: Any) -> int:
+    stream = _connection(user_data).streams[stream_id]
+    piece = stream.out[stream.sent : stream.sent + room]
+    ffi.memmove(buffer, piece, len(piece))
+    stream.sent += len(piece)
+    if stream.sent == len(stream.out):
+        flags[0] = nghttp2.DATA_EOF
+    return len(piece)
+
+
+def _callback(kind: str, function: Any) -> Any:
+    return ffi.callback(kind, function, error=nghttp2.CALLBACK_FAILURE)
+
+
+_CALLBACKS = {
+    "on_begin_headers": _callback("frame_callback", _on_begin_headers),
+    "on_header": _callback("header_callback", _on_header),
+    "on_data_chunk_recv": _callback("chunk_callback", _on_chunk),
+    "on_frame_recv": _callback("frame_callback", _on_frame),
+    "on_stream_close": _callback("close_callback", _on_close),
+}
+# Kept: C holds its address only.
+_READ = _callback("read_callback", _on_read)
+_PROVIDER = ffi.new("nghttp2_data_provider *", {"read_callback": _READ})
+
+
+class _Library:
+    """nghttp2, loaded at the first connection, and its callbacks."""
+
+    def __init__(self) -> None:
+        self.lib = nghttp2.load()
+        made = ffi.new("nghttp2_session_callbacks **")
+        if self.lib.nghttp2_session_callbacks_new(made) != 0:
+            raise MemoryError
+        self.callbacks = made[0]
+        for name, callback in _CALLBACKS.items():
+            getattr(self.lib, f"nghttp2_session_callbacks_set_{name}_callback")(self.callbacks, callback)
+
+
+_library: _Library | None = None
+
+
+def library() -> _Library:
+    """nghttp2, once. Raises OSError where the system has none."""
+    global _library
+    if _library is None:
+        _library = _Library()
+    return _library
+
+
+class Http2Connection(asyncio.Protocol):
+    """Answers the requests of one peer. Stops reading while the peer leaves too much unread."""
+
+    def __init__(self, app: Application, limits: Limits) -> None:
+        self._app, self._limits = app, limits
+        self._loop = asyncio.get_running_loop()
+        self._lib = library().lib
+        self.streams: dict[int, _Stream] = {}
+        self._transport: asyncio.Transport | None = None
+        self._handle = ffi.new_handle(self)
+        made = ffi.new("nghttp2_session **")
+        if self._lib.nghttp2_session_server_new(made, library().callbacks, self._handle) != 0:
+            raise MemoryError
+        self._session: Any = made[0]
+        self._out = ffi.new("const char **")
+        self._flushing = self._leaving = False
+        self._stalled: asyncio.TimerHandle | None = None
+        self.closed: asyncio.Future[None] = self._loop.create_future()
+
+    # -- asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(high=_WRITE_HIGH)
+        entries = ffi.new("nghttp2_settings_entry[]", [
+            (nghttp2.MAX_CONCURRENT_STREAMS, self._limits.streams),
+            (nghttp2.MAX_HEADER_LIST_SIZE, self._limits.fields),
+        ])  # fmt: skip
+        self._lib.nghttp2_submit_settings(self._session, 0, entries, len(entries))
+        self._flush_soon()
+
+    def data_received(self, data: bytes) -> None:
+        if self._session is None:
+            return
+        taken = self._lib.nghttp2_session_mem_recv(self._session, ffi.from_buffer(data), len(data))
+        if taken < 0:
+            # nghttp2 has said GOAWAY where it could; what is under way is lost with the connection.
+            log.info("HTTP/2: %s", ffi.string(self._lib.nghttp2_strerror(taken)).decode())
+            self._flush()
+            self.drop()
+            return
+        self._flush_soon()
+
+    def pause_writing(self) -> None:
+        if self._transport is not None:
+            self._transport.pause_reading()
+            self._stalled = self._loop.call_later(self._limits.stalled_seconds, self.drop)
+
+    def resume_writing(self) -> None:
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None
+        if self._transport is not None:
+            self._transport.resume_reading()
+        self._flush_soon()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._stalled is not None:
+            self._stalled.cancel()
+        for stream in self.streams.values():
+            if stream.timer is not None:
+                stream.timer.cancel()
+        self.streams.clear()
+        self._transport = None
+        if self._session is not None:
+            self._lib.nghttp2_session_del(self._session)
+            self._session = None
+        if not self.closed.done():
+            self.closed.set_result(None)
+
+    def drop(self) -> None:
+        """End the connection at once. What was taken on is still done; its answers go nowhere."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def leave(self) -> None:
+        """Refuse new requests, answer those under way, then say GOAWAY and close.
+
+        In this order, because there are clients (the h2 library's) that take nothing after a GOAWAY. A refused stream
+        may be sent again elsewhere (RFC 9113 section 8.7).
+        """
+        self._leaving = True
+        self._flush_soon()
+
+    # -- nghttp2's callbacks
+
+    def begin(self, stream_id: int) -> None:
+        """A request's header fields begin; or trailers, which nobody reads."""
+        if self._leaving and stream_id not in self.streams:
+            self._lib.nghttp2_submit_rst_stream(self._session, 0, stream_id, nghttp2.REFUSED_STREAM)
+        elif stream_id not in self.streams:
+            timer = self._loop.call_later(self._limits.request_seconds, self._late, stream_id)
+            self.streams[stream_id] = _Stream(timer)
+
+    def chunk(self, stream_id: int, data: Any, length: int) -> None:
+        """A piece of a body. One that is too long is read and dropped up to a point, so that the peer hears why."""
+        stream = self.streams.get(stream_id)
+        if stream is None:
+            return
+        stream.size += length
+        if stream.size <= self._limits.body:
+            stream.body += ffi.unpack(data, length)
+        elif stream.size > self._limits.patience and stream.task is None:
+            self.take(stream_id, stream)
+
+    def whole(self, stream_id: int) -> None:
+        """A request has come whole."""
+        stream = self.streams.get(stream_id)
+        if stream is None:
+            return
+        if stream.timer is not None:
+            stream.timer.cancel()
+            stream.timer = None
+        if stream.task is None:
+            self.take(stream_id, stream)
+
+    def take(self, stream_id: int, stream: _Stream) -> None:
+        """Let a request be answered. One that goes on for ever, answered or not, is reset when its time is over."""
+        fields = stream.fields
+        request = Request(
+            fields.pop(b":method", b"").decode("latin-1"),
+            fields.pop(b":path", b"").decode("latin-1"),
+            fields,
+            stream.body if stream.size <= self._limits.body else None,
+            "2",
+        )
+        stream.task = self._loop.create_task(self._answer(stream_id, stream, request))
+
+    def end(self, stream_id: int) -> None:
+        """A stream is closed. Its request, if it is under way, is done all the same: it may have been charged."""
+        stream = self.streams.pop(stream_id, None)
+        if stream is not None and stream.timer is not None:
+            stream.timer.cancel()
+
+    # -- answering
+
+    def _late(self, stream_id: int) -> None:
+        if self._session is not None:
+            self._lib.nghttp2_submit_rst_stream(self._session, 0, stream_id, nghttp2.CANCEL)
+            self._flush_soon()
+
+    async def _answer(self, stream_id: int, stream: _Stream, request: Request) -> None:
+        response = await answered(self._app, request)
+        if self._session is None or self.streams.get(stream_id) is not stream:
+            return
+        stream.out = response.body
+        fields = _fields(response)
+        provider = _PROVIDER if response.body and request.method != "HEAD" else ffi.NULL
+        code = self._lib.nghttp2_submit_response(self._session, stream_id, fields[0], fields[1], provider)
+        if code != 0:
+            self._lib.nghttp2_submit_rst_stream(self._session, 0, stream_id, nghttp2.INTERNAL_ERROR)
+        self._flush_soon()
+
+    def _flush_soon(self) -> None:
+        if not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        """Write what nghttp2 has to say, in one piece; close when neither side has anything left."""
+        self._flushing = False
+        transport = self._transport
+        if self._session is None or transport is None or transport.is_closing():
+            return
+        if self._leaving and not self.streams:
+            self._lib.nghttp2_session_terminate_session(self._session, nghttp2.NO_ERROR)
+        pieces = []
+        while (length := self._lib.nghttp2_session_mem_send(self._session, self._out)) > 0:
+            pieces.append(ffi.unpack(self._out[0], length))
+        if pieces:
+            transport.write(b"".join(pieces))
+        wants = self._lib.nghttp2_session_want_read(self._session) or self._lib.nghttp2_session_want_write(
+            self._session
+        )
+        if length < 0 or not wants:
+            transport.close()
+
+
+def _pairs(fields: Iterable[tuple[bytes, bytes]]) -> tuple[Any, int, list[Any]]:
+    kept, rows = [], []
+    for name, value in fields:
+        name_at, value_at = ffi.from_buffer("char[]", name), ffi.from_buffer("char[]", value)
+        kept += [name_at, value_at]
+        rows.append((name_at, value_at, len(name), len(value), 0))
+    made = ffi.new("nghttp2_nv[]", rows)
+    return made, len(rows), [kept, rows]
+
+
+# Most responses have the fields of one before.
+_known: dict[tuple[int, tuple[tuple[str, str], ...]], tuple[Any, int, list[Any]]] = {}
+_MOST_KNOWN = 64
+
+
+def _fields(response: Response) -> tuple[Any, int, list[Any]]:
+    """nghttp2's array of a response's fields; the last member keeps their octets."""
+    status = (b":status", str(response.status).encode())
+    if len(response.fields) > 1:
+        return _pairs([status, *((name.encode(), value.encode("latin-1")) for name, value in response.fields)])
+    key = (response.status, tuple(response.fields))
+    made = _known.get(key)
+    if made is None:
+        made = _pairs([status, *((name.encode(), value.encode("latin-1")) for name, value in response.fields)])
+        if len(_known) < _MOST_KNOWN:
+            _known[key] = made
+    return made

@@ -1,0 +1,67 @@
+"""The C library nghttp2 as far as a server needs it: HTTP/2's framing, HPACK and state machine (RFC 9113, RFC 7541).
+
+Bound by cffi at run time, without a compiler. nghttp2 does no input or output by itself.
+"""
+
+from __future__ import annotations
+
+import ctypes.util
+from typing import Any
+
+import cffi
+
+NV_NO_INDEX = 1
+DATA_EOF = 1
+CALLBACK_FAILURE = -902
+HEADERS, DATA = 1, 0
+END_STREAM = 1
+# RFC 9113 section 7.
+NO_ERROR, INTERNAL_ERROR, REFUSED_STREAM, CANCEL = 0x0, 0x2, 0x7, 0x8
+# RFC 9113 section 6.5.2.
+MAX_CONCURRENT_STREAMS, INITIAL_WINDOW_SIZE, MAX_HEADER_LIST_SIZE = 3, 4, 6
+
+ffi = cffi.FFI()
+# Octets are `char` here, where the library's header says `uint8_t`: cffi hands them over as bytes without a conversion.
+ffi.cdef("""
+typedef struct nghttp2_session nghttp2_session;
+typedef struct nghttp2_session_callbacks nghttp2_session_callbacks;
+typedef struct nghttp2_option nghttp2_option;
+typedef struct { size_t length; int32_t stream_id; uint8_t type; uint8_t flags; uint8_t reserved; } nghttp2_frame_hd;
+typedef struct { nghttp2_frame_hd hd; } nghttp2_frame;
+typedef struct { const char *name; const char *value; size_t namelen; size_t valuelen; uint8_t flags; } nghttp2_nv;
+typedef struct { int32_t settings_id; uint32_t value; } nghttp2_settings_entry;
+typedef union { int fd; void *ptr; } nghttp2_data_source;
+typedef ssize_t (*read_callback)(nghttp2_session *, int32_t, char *, size_t, uint32_t *, nghttp2_data_source *, void *);
+typedef struct { nghttp2_data_source source; read_callback read_callback; } nghttp2_data_provider;
+typedef int (*frame_callback)(nghttp2_session *, const nghttp2_frame *, void *);
+typedef int (*header_callback)(nghttp2_session *, const nghttp2_frame *, const char *, size_t, const char *, size_t,
+                               uint8_t, void *);
+typedef int (*chunk_callback)(nghttp2_session *, uint8_t, int32_t, const char *, size_t, void *);
+typedef int (*close_callback)(nghttp2_session *, int32_t, uint32_t, void *);
+const char *nghttp2_strerror(int);
+int nghttp2_session_callbacks_new(nghttp2_session_callbacks **);
+void nghttp2_session_callbacks_set_on_begin_headers_callback(nghttp2_session_callbacks *, frame_callback);
+void nghttp2_session_callbacks_set_on_header_callback(nghttp2_session_callbacks *, header_callback);
+void nghttp2_session_callbacks_set_on_data_chunk_recv_callback(nghttp2_session_callbacks *, chunk_callback);
+void nghttp2_session_callbacks_set_on_frame_recv_callback(nghttp2_session_callbacks *, frame_callback);
+void nghttp2_session_callbacks_set_on_stream_close_callback(nghttp2_session_callbacks *, close_callback);
+int nghttp2_session_server_new(nghttp2_session **, const nghttp2_session_callbacks *, void *);
+void nghttp2_session_del(nghttp2_session *);
+ssize_t nghttp2_session_mem_recv(nghttp2_session *, const char *, size_t);
+ssize_t nghttp2_session_mem_send(nghttp2_session *, const char **);
+int nghttp2_session_want_read(nghttp2_session *);
+int nghttp2_session_want_write(nghttp2_session *);
+int nghttp2_session_terminate_session(nghttp2_session *, uint32_t);
+int nghttp2_submit_settings(nghttp2_session *, uint8_t, const nghttp2_settings_entry *, size_t);
+int nghttp2_submit_response(nghttp2_session *, int32_t, const nghttp2_nv *, size_t, const nghttp2_data_provider *);
+int nghttp2_submit_rst_stream(nghttp2_session *, uint8_t, int32_t, uint32_t);
+""")
+
+
+def load() -> Any:
+    """The library. Raises OSError, with the remedy, where the system has none."""
+    name = ctypes.util.find_library("nghttp2") or "libnghttp2.so.14"
+    try:
+        return ffi.dlopen(name)
+    except OSError as error:
+        raise OSError(f"the library nghttp2 cannot be loaded ({error}): install it (Debian: libnghttp2-14)") from None

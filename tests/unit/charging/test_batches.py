@@ -1,0 +1,104 @@
+"""Which requests share a transaction: the batches' sizes and moments, over a database that the tests let go on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from mvnobox.charging.batches import LARGEST, Batches
+from mvnobox.charging.ledger import Call, Reply
+from mvnobox.charging.settings import OcsSettings
+
+DONE = Reply("done", None, None, 0, 0)
+
+
+class Paper(Batches):
+    """Keeps the batches' sizes; each takes as long as `work` says."""
+
+    def __init__(self, work: Callable[[], Any]) -> None:
+        super().__init__(None, None, OcsSettings())  # type: ignore[arg-type]
+        self.sizes: list[int] = []
+        self.at_once = self.most_at_once = 0
+        self._work_of = work
+
+    async def together(self, calls: list[Call]) -> list[Reply]:
+        self.sizes.append(len(calls))
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        await self._work_of()
+        self.at_once -= 1
+        return [DONE] * len(calls)
+
+
+def call(number: int) -> Call:
+    return Call("update", "alpha", number, [])
+
+
+async def walkers(batches: Batches, count: int, each: int) -> None:
+    async def walk() -> None:
+        for number in range(each):
+            assert await batches.charge(call(number)) is DONE
+
+    await asyncio.gather(*(walk() for _ in range(count)))
+
+
+async def turns() -> None:
+    """As long as it takes others to come."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize(("count", "size", "at_once"), [(4, 4, 1), (8, 8, 1), (16, 8, 2), (40, 20, 2), (100, 32, 2)])
+async def test_many_requests_are_two_batches_in_turn(count: int, size: int, at_once: int) -> None:
+    batches = Paper(turns)
+    await walkers(batches, count, 60)
+    settled = sorted(batches.sizes[len(batches.sizes) // 3 : -4])
+    assert settled[len(settled) // 2] == pytest.approx(size, abs=1)
+    assert batches.most_at_once == at_once
+    assert max(batches.sizes) <= LARGEST
+    assert sum(batches.sizes) == count * 60
+
+
+async def test_who_is_alone_does_not_wait() -> None:
+    loop = asyncio.get_running_loop()
+    batches = Paper(turns)
+    await walkers(batches, 1, 5)
+    started = loop.time()
+    later = loop.call_later  # a timer would be a wait
+    timers: list[float] = []
+    loop.call_at = lambda when, *rest, **more: timers.append(when) or later(0, *rest, **more)  # type: ignore
+    try:
+        await walkers(batches, 1, 20)
+    finally:
+        del loop.call_at
+    assert batches.sizes == [1] * 25 and not timers, loop.time() - started
+
+
+async def test_requests_of_a_crowd_that_has_gone_wait_a_moment_only() -> None:
+    batches = Paper(turns)
+    await walkers(batches, 30, 10)
+    async with asyncio.timeout(1):
+        await walkers(batches, 1, 20)
+    assert batches.sizes[-1] == 1
+
+
+async def test_a_batch_that_waits_for_a_lock_holds_nobody_up() -> None:
+    lock, first = asyncio.Event(), True
+
+    async def work() -> None:
+        nonlocal first
+        if first:
+            first = False
+            await lock.wait()
+
+    batches = Paper(work)
+    stuck = asyncio.ensure_future(batches.charge(call(1)))
+    await turns()
+    async with asyncio.timeout(1):
+        await walkers(batches, 3, 10)
+    assert not stuck.done() and batches.most_at_once == 2
+    lock.set()
+    assert await stuck is DONE
