@@ -17,6 +17,7 @@ from schemathesis import Case, GenerationMode
 KEY = "11" * 32
 BRAND = "fuzzed"
 IMSI = "imsi-208930000009999"
+LINE = {"subscriberIds": [IMSI], "currency": "EUR"}
 NCHF = "/nchf-convergedcharging/v3/chargingdata"
 ACCOUNT = "/ocs/v1/accounts/{account_id}"
 OPERATIONS = [
@@ -44,8 +45,7 @@ def api(shared: Any) -> Iterator[tuple[Any, httpx.Client]]:
     """The document of a running replica, and a client of a brand that has an account with an open session."""
     url = f"http://127.0.0.1:{shared.ports[0]}"
     with httpx.Client(base_url=url, headers=HEADERS, timeout=15) as client:
-        account = {"subscriberIds": [IMSI], "currency": "EUR"}
-        assert client.put("/ocs/v1/accounts/a1", json=account).status_code == 201
+        assert client.put("/ocs/v1/accounts/a1", json=LINE).status_code == 201
         bucket = {"unit": "octets", "amount": 10**12, "source": "plan:fuzz"}
         grant = {"requestId": str(uuid.uuid4()), "buckets": [bucket]}
         assert client.post("/ocs/v1/accounts/a1/grants", json=grant).status_code == 200
@@ -94,6 +94,8 @@ def test_every_answer_is_documented(api: Any, method: str, path: str, mode: Gene
     document, client = api
     if path == "/ocs/v1/events" and mode is GenerationMode.NEGATIVE:
         return  # a query parameter that nobody knows is ignored
+    # An account that an earlier case has terminated has no subscribers until it is put again.
+    assert client.put("/ocs/v1/accounts/a1", json=LINE).status_code == 200
     opened = client.post(
         NCHF,
         json={
