@@ -116,6 +116,11 @@ class DataNetwork(Model):
         """The user plane's own IPv6 address: the first host of the pool's first /64, which no UE has."""
         return str(self.network6.network_address + 1) if self.network6 is not None else None
 
+    @property
+    def translated6(self) -> bool:
+        """Whether the UEs' IPv6 packets leave under the user plane's own address: nobody routes unique local ones."""
+        return self.network6 is not None and self.network6.subnet_of(_UNIQUE_LOCAL)
+
 
 def prefixes(network: ipaddress.IPv6Network) -> int:
     """UEs that can have a /64 of it at once: the first one is the gateway's, Open5GS never gives the last one."""
