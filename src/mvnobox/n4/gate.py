@@ -11,7 +11,7 @@ from typing import Any
 
 from prometheus_client import Counter, Histogram
 
-from mvnobox.n4 import rules
+from mvnobox.n4 import forwarding, rules
 from mvnobox.n4.nchf import Nchf, OcsUnavailable, Verdict
 from mvnobox.n4.settings import CtfSettings
 from mvnobox.n4.store import Pending, Session, Store
@@ -229,7 +229,7 @@ class Gate:
             change: dict[str, Any] = {"open": open_, "limits": limits}
             before: dict[str, Any] = {"open": session.open, "limits": session.limits}
             if open_ != session.open:
-                ies += rules.gate(session.fars, open_=open_)
+                ies += forwarding.gate(session.forwarding, open_=open_, detour=self._upf.detour(seid))
             if open_:
                 # An open gate counts from the first packet.
                 change["behind_gate"] = False

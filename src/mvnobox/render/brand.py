@@ -72,6 +72,7 @@ def brand_releases(plan: BrandPlan) -> list[Release]:
         "quantum_octets": QUANTUM_OCTETS,
         "public_url": plan.public_url or "",
         "upf_initiates": plan.core == "open5gs",
+        "upf_ignores_drop": plan.core == "open5gs",
         "shaper": plan.core == "open5gs" and slows(plan.brand),
         "allow": [f"dn.{plan.platform_namespace}.svc.{CLUSTER_DOMAIN}"],
     }
