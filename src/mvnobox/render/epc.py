@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from mvnobox.errors import BadInput
 from mvnobox.render.engine import render_template
 from mvnobox.spec import BrandSpec
+from mvnobox.spec.networks import UE_PREFIX
 
 # A DiameterIdentity is a host name (RFC 6733 section 4.3.1).
 _IDENTITY = re.compile(r"^(?=.{1,253}$)[A-Za-z0-9]([A-Za-z0-9-]{0,62})(\.[A-Za-z0-9][A-Za-z0-9-]{0,62})+$")
@@ -151,6 +152,9 @@ class Ranges:
 
     of_5g: str
     of_4g: str
+    # The same of IPv6, by the first address of the first and the last /64; empty without a pool6.
+    of_5g6: str = ""
+    of_4g6: str = ""
 
 
 def pool_ranges(brand: BrandSpec) -> dict[str, Ranges]:
@@ -159,8 +163,22 @@ def pool_ranges(brand: BrandSpec) -> dict[str, Ranges]:
     for network in brand.data_networks:
         lower, upper = network.network.subnets(prefixlen_diff=1)
         first, last = lower.network_address + 2, upper.broadcast_address - 1
-        halves[network.name] = Ranges(f"{first}-{lower.broadcast_address}", f"{upper.network_address}-{last}")
+        of_both = (f"{first}-{lower.broadcast_address}", f"{upper.network_address}-{last}")
+        halves[network.name] = Ranges(*of_both, *_halves6(network.network6))
     return halves
+
+
+def _halves6(pool: ipaddress.IPv6Network | None) -> tuple[str, str]:
+    """The same in /64s: the gateway's, which is the first one, and the last one are nobody's."""
+    if pool is None:
+        return "", ""
+    one = 1 << 128 - UE_PREFIX
+    lower, upper = pool.subnets(prefixlen_diff=1)
+    end = upper.network_address + (upper.num_addresses - 2 * one)
+    return (
+        f"{lower.network_address + one}-{lower.network_address + (lower.num_addresses - one)}",
+        f"{upper.network_address}-{end}",
+    )
 
 
 def diameter_files(name: str, context: Mapping[str, object]) -> dict[str, str]:

@@ -19,6 +19,7 @@ UES = 4096
 MOST_PLMNS = 12
 # Resolvers of customers whose brand names none.
 PUBLIC_DNS = ("9.9.9.9", "149.112.112.112")
+PUBLIC_DNS6 = ("2620:fe::fe", "2620:fe::9")
 SBI = {"name": "sbi", "port": 7777, "protocol": "TCP"}
 METRICS = {"name": "metrics", "port": 9090, "protocol": "TCP"}
 PFCP = {"name": "pfcp", "port": 8805, "protocol": "UDP"}
@@ -135,12 +136,18 @@ def _of_brand(context: Mapping[str, Any]) -> dict[str, Any]:
     brand: BrandSpec = context["brand"]
     platform = context["platform_namespace"]
     servers = [str(server) for network in brand.data_networks for server in network.dns]
+    public = PUBLIC_DNS + (PUBLIC_DNS6 if ipv6(brand) else ())
     return {
         **context,
         "ues": UES,
         "scp": f"scp.{platform}.svc.{CLUSTER_DOMAIN}",
-        "dns": list(dict.fromkeys(servers)) or list(PUBLIC_DNS),
+        "dns": list(dict.fromkeys(servers)) or list(public),
     }
+
+
+def ipv6(brand: BrandSpec) -> bool:
+    """Whether UEs of a brand get IPv6 addresses."""
+    return any(network.pool6 for network in brand.data_networks)
 
 
 def slows(brand: BrandSpec) -> bool:
@@ -158,12 +165,15 @@ def session_management(
     """A brand's SMF and, with 4G, its packet gateway."""
     brand: BrandSpec = context["brand"]
     full = {**_of_brand(context), "ranges": pool_ranges(brand) if epc else {}, "epc": epc}
-    functions = [_function("smf", [SBI, PFCP, METRICS], render_template("open5gs/smf.yaml.j2", **full))]
+    # Router solicitations come to it from the user plane by GTP-U.
+    ports, more = ([SBI, PFCP, METRICS, GTPU], {"ipv6": True}) if ipv6(brand) else ([SBI, PFCP, METRICS], {})
+    functions = [_function("smf", ports, render_template("open5gs/smf.yaml.j2", **full), **more)]
     values = {**_base(images, monitoring_namespace), "brand": brand.name, "functions": functions, "peers": dict(peers)}
     if epc:
         config = render_template("open5gs/pgwc.yaml.j2", **full)
         files = diameter_files("pgwc", full)
-        functions.append(_function("pgwc", [GTPC, PFCP, METRICS], config, program="smf", files=files))
+        ports = [GTPC, *ports[1:]]
+        functions.append(_function("pgwc", ports, config, program="smf", files=files, **more))
         values["epc"] = epc.values
     return values
 
@@ -179,7 +189,8 @@ def user_plane(
     full = _of_brand(context)
     config = render_template("open5gs/upf.yaml.j2", **full)
     prepare = render_template("open5gs/upf.sh.j2", **full)
-    more, ports = {}, [PFCP, GTPU, METRICS]
+    more: dict[str, Any] = {"ipv6": True} if ipv6(context["brand"]) else {}
+    ports = [PFCP, GTPU, METRICS]
     if slows(context["brand"]):
         more["shaper"] = render_template("open5gs/shaper.yaml.j2", **full, shaper_port=SHAPER["port"])
         ports.append(SHAPER)

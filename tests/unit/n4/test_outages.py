@@ -11,12 +11,12 @@ import pytest
 from tests.chf import Chf
 
 from mvnobox.n4.nchf import LONGEST_PAUSE_SECONDS, _pause
-from mvnobox.n4.rules import far_actions
 from mvnobox.pfcp import codec
 from mvnobox.pfcp.codec import DROP, Message, Type
 
 from .conftest import QUANTUM, SMF, Bench, placed, until
 from .replay import Replay, messages
+from .replay import actions as far_actions
 
 pytestmark = pytest.mark.timeout(60)
 CHANGE = Type.SESSION_MODIFICATION_REQUEST
@@ -118,7 +118,8 @@ async def test_a_set_up_waits_a_moment_only(scripted: tuple[Bench, Chf]) -> None
     begun = time.monotonic()
     made = await bench.smf.ask(Message(request.type, 0, placed(request.ies, None, SMF), seid=0))
     assert codec.number(made.first(codec.IeType.CAUSE), 1) == 1 and len(chf.asked) == 2
-    assert {action[0] for action in far_actions(bench.upf.asked[request.type][-1].ies).values()} == {DROP}
+    made_closed = far_actions(bench.upf.asked[request.type][-1].ies)
+    assert made_closed[1][0] == made_closed[2][0] == DROP
     await until("the gate's opening", lambda: bench.upf.asked[CHANGE])
     assert DROP not in actions(bench) and time.monotonic() - begun > 2.9
 
