@@ -1,4 +1,4 @@
-"""Where FARs lead that have a gate, and which have none because they carry the control plane's packets."""
+"""When a session's quota has to be renewed, what the UPF has not taken yet, and sessions of an SMF that forgot them."""
 
 from pathlib import Path
 
@@ -11,5 +11,5 @@ down_revision = "0003"
 
 
 def upgrade() -> None:
-    for statement in statements(Path(__file__).parent / "sql" / "0004_forwarding.sql"):
+    for statement in statements(Path(__file__).parent / "sql" / "0004_deadlines.sql"):
         op.get_bind().exec_driver_sql(statement)

@@ -1,4 +1,4 @@
-"""When a session's quota has to be renewed, what the UPF has not taken yet, and sessions of an SMF that forgot them."""
+"""Where FARs lead that have a gate, and which have none because they carry the control plane's packets."""
 
 from pathlib import Path
 
@@ -11,5 +11,5 @@ down_revision = "0004"
 
 
 def upgrade() -> None:
-    for statement in statements(Path(__file__).parent / "sql" / "0005_deadlines.sql"):
+    for statement in statements(Path(__file__).parent / "sql" / "0005_forwarding.sql"):
         op.get_bind().exec_driver_sql(statement)
