@@ -49,6 +49,11 @@ ROAMING = Roaming(
 )
 EDGE_PLATFORM = dataclasses.replace(REAL_PLATFORM, env="edge", roaming=ROAMING, monitoring_namespace="monitoring")
 EPC_BRAND = dataclasses.replace(REAL_BRAND, env="lte", epc=EPC)
+# UEs with IPv6 addresses besides, on both cores and over 4G.
+_NETWORKS = [one.model_copy(update={"pool6": "fd45:6a70:1c00::/48"}) for one in BRAND.brand.data_networks]
+SIX = BRAND.brand.model_copy(update={"data_networks": _NETWORKS})
+SIX_BRAND = dataclasses.replace(BRAND, env="six", brand=SIX)
+SIX_REAL_BRAND = dataclasses.replace(EPC_BRAND, env="sixreal", brand=SIX)
 SIMULATED = [*platform_releases(PLATFORM), *brand_releases(BRAND)]
 REAL = [
     release
@@ -68,7 +73,12 @@ EDGE = [
     ]
     if release.chart == "open5gs"
 ]
-RELEASES = [*SIMULATED, *REAL, *WITH_4G, *EDGE]
+WITH_IPV6 = [
+    release
+    for release in [*brand_releases(SIX_BRAND), *brand_releases(SIX_REAL_BRAND)]
+    if release.chart in ("open5gs", "coresim")
+]
+RELEASES = [*SIMULATED, *REAL, *WITH_4G, *EDGE, *WITH_IPV6]
 
 
 def objects(helm: Path, release: Release) -> list[dict[str, Any]]:
