@@ -273,13 +273,14 @@ class Core:
             if role in (roles or self.config):
                 await self.until(f"{role} is up", lambda r=role, m=mark: m in self.log(r), 60)
 
-    async def metric(self, role: str, name: str) -> float:
+    async def metric(self, role: str, name: str, *default: float) -> float:
         """A process's metric, by its HTTP."""
         port = self.smf_http if role == "smf" else 8081
         script = f"import urllib.request as r; print(r.urlopen('http://127.0.0.1:{port}/metrics').read().decode())"
         space = [] if role == "smf" else ["ip", "netns", "exec", f"sim-{role}"]
         out = await asyncio.to_thread(subprocess.check_output, [*space, sys.executable, "-c", script], text=True)
-        return next(float(line.split()[-1]) for line in out.splitlines() if line.startswith(name + " "))
+        found = (float(line.split()[-1]) for line in out.splitlines() if line.startswith(name + " "))
+        return next(found, *default)
 
     async def register(self, **changes: Any) -> dict[str, Any]:
         """Register the UE; it has to succeed."""

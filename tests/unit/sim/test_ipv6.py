@@ -167,3 +167,6 @@ def test_only_unique_local_addresses_are_translated() -> None:
     assert "ip6 saddr { fd45::/48, 2001:db8::/48 } ip6 daddr { fd78::4/128 } accept" in ip6
     assert "masquerade" not in user_plane_rules(["10.45.0.0/16", "2001:db8::/48"], [], []).split("table ip6")[-1]
     assert "ip6" not in user_plane_rules(["10.45.0.0/16"], ["10.1.1.1/32"], ["10.0.0.0/8"])
+    pools = ["10.45.0.0/16", "fd45::/48"]
+    assert "masquerade" not in user_plane_rules(pools, [], [], routed=pools)
+    assert user_plane_rules(pools, [], [], routed=["fd45::/48"]).count("masquerade") == 1
