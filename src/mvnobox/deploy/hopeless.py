@@ -56,8 +56,9 @@ def verdict(
         name = f"pod {meta['namespace']}/{meta['name']}"
         if status.get("reason") == "SysctlForbidden" and _at(meta.get("creationTimestamp")) >= since:
             return EnvironmentUnfit(
-                f"{name}: the node's kubelet forbids the sysctl net.ipv4.ip_forward",
-                "pulumi config set forwarding node, or allow it there (allowedUnsafeSysctls)",
+                f"{name}: the node's kubelet forbids a sysctl of user planes (net.ipv4.ip_forward, or "
+                "net.ipv6.conf.all.forwarding with a pool6)",
+                "pulumi config set forwarding node, or allow them there (allowedUnsafeSysctls)",
             )
         if told := _of_containers(pod, since):
             return EnvironmentUnfit(f"{name}: {told[0]}", told[1])

@@ -46,7 +46,7 @@ NO_TUN = (
 @pytest.mark.parametrize(
     ("status", "events", "cause", "remedy"),
     [
-        ({"phase": "Failed", "reason": "SysctlForbidden"}, [], "forbids the sysctl", "forwarding node"),
+        ({"phase": "Failed", "reason": "SysctlForbidden"}, [], "forbids a sysctl", "forwarding node"),
         ({"initContainerStatuses": [ended("x\nforwards nothing; remedy: do this\n")]}, [], "forwards nothing", "do this"),
         (
             {"containerStatuses": [ended(json.dumps({"level": "error", "msg": "/dev/net/tun: gone; remedy: get it"}))]},

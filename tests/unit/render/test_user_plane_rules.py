@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 import shutil
@@ -42,28 +43,38 @@ def datagram(source, target, port):
     head = struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(udp), 0, 0, 64, 17, 0) + a.packed + b.packed
     return head[:10] + struct.pack(">H", checksum(head)) + head[12:] + udp
 
-def ping(source, target):
-    body = struct.pack(">BBHHH", 128, 0, 0, 7, 1) + b"word"
+def ping(source, target, sequence=1):
+    body = struct.pack(">BBHHH", 128, 0, 0, 7, sequence) + b"word"
     return icmpv6.packet(ipaddress.ip_address(source).packed, ipaddress.ip_address(target).packed, body, 64)
 
 tun = os.open("/dev/net/tun", os.O_RDWR)
 fcntl.ioctl(tun, 0x400454CA, struct.pack("16sH22x", b"tun0", 0x1001))
+ue, gateway = sys.argv[1:]
+heard = []
+
+def answered(sequence, seconds):
+    # Whether the gateway answers this ping in time; what else is heard is noted.
+    os.write(tun, ping(ue, gateway, sequence))
+    while select.select([tun], [], [], seconds)[0]:
+        data = os.read(tun, 4000)
+        if data[0] >> 4 != 6:
+            continue
+        came = [str(ipaddress.IPv6Address(data[8:24])), data[6], data[40], data[41]]
+        if came[:3] == [gateway, 58, 129] and data[46:48] != bytes([0, 1]):
+            if int.from_bytes(data[46:48], "big") == sequence:
+                return True
+        else:
+            heard.append(came)
+    return False
+
+# The kernel takes a moment to see that the device has somebody.
+assert any(answered(sequence, 0.2) for sequence in range(100, 200))
+heard.clear()
 cases = json.load(sys.stdin)
 for source, target, kind in cases:
     os.write(tun, ping(source, target) if kind == "ping" else datagram(source, target, kind))
 # Whatever goes to the network or is answered has done so when this one, the last, is answered.
-source, target = sys.argv[1:]
-os.write(tun, ping(source, target))
-heard = []
-while True:
-    data = os.read(tun, 4000)
-    if data[0] >> 4 == 6:
-        came = str(ipaddress.IPv6Address(data[8:24])), data[6], data[40], data[41]
-        heard.append(came)
-        if came[:3] == (target, 58, 129) and len([one for one in heard if one == came]) > sum(
-            one[1] == target and one[2] == "ping" for one in cases
-        ):
-            break
+assert answered(999, 20)
 print(json.dumps(heard))
 """
 SNIFF = """
@@ -92,6 +103,9 @@ class Plane:
 
     upf: str
     network: str
+    # A UE's address and the gateway's.
+    ue: str = UE6
+    gateway: str = "fd45:6a70:1c00::1"
 
     def ip(self, *arguments: str) -> str:
         return subprocess.check_output(["ip", "-n", self.upf, *arguments], text=True)
@@ -101,7 +115,7 @@ class Plane:
         peer = ["ip", "netns", "exec", self.network, sys.executable, "-c", SNIFF, "eth0"]
         with subprocess.Popen(peer, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as sniffing:
             assert sniffing.stdout is not None and sniffing.stdout.readline() == "ready\n"
-            here = ["ip", "netns", "exec", self.upf, sys.executable, "-c", SEND, UE6, "fd45:6a70:1c00::1"]
+            here = ["ip", "netns", "exec", self.upf, sys.executable, "-c", SEND, self.ue, self.gateway]
             done = subprocess.run(here, input=json.dumps(cases), capture_output=True, text=True, timeout=30)
             assert done.returncode == 0, done.stderr
             out, _ = sniffing.communicate("end\n", timeout=30)
@@ -114,12 +128,15 @@ def _run(*command: str) -> None:
 
 
 @pytest.fixture
-def plane(tmp_path: Path) -> Iterator[Plane]:
+def plane(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Plane]:
+    """`indirect` parameters: a pool6 and a UE of it."""
     if os.geteuid() != 0:
         pytest.skip("network namespaces need root")
     if not shutil.which("ip") or not shutil.which("nft") or not os.path.exists("/dev/net/tun"):
         pytest.skip("iproute2, nftables or /dev/net/tun is missing")
-    made = Plane(*(f"v6-{part}-{uuid.uuid4().hex[:6]}" for part in ("upf", "net")))
+    pool6, ue = getattr(request, "param", (POOL6, UE6))
+    names = (f"v6-{part}-{uuid.uuid4().hex[:6]}" for part in ("upf", "net"))
+    made = Plane(*names, ue, str(ipaddress.ip_network(pool6)[1]))
     for name in (made.upf, made.network):
         _run("ip", "netns", "add", name)
         _run("ip", "-n", name, "link", "set", "lo", "up")
@@ -141,7 +158,7 @@ def plane(tmp_path: Path) -> Iterator[Plane]:
         hosts = tmp_path / "hosts"
         hosts.write_text(f"{DN} {DN_NAME}\n{DN6} {DN_NAME}\n")
         script = tmp_path / "prepare.sh"
-        script.write_text(releases(brand())["upf"]["prepare"])
+        script.write_text(releases(brand(pool6))["upf"]["prepare"])
         within = f"mount --bind {hosts} /etc/hosts && exec sh {script}"
         _run("ip", "netns", "exec", made.upf, "unshare", "-m", "sh", "-c", within)
         yield made
@@ -171,6 +188,15 @@ def test_what_is_open_to_customers_and_what_is_not(plane: Plane) -> None:
     assert went == [["198.18.0.3", internet], ["198.18.0.3", DN], ["fd78::3", internet6], ["fd78::3", DN6]], went
     assert ["fd45:6a70:1c00::1", 58, 129, 0] in heard
     assert not [one for one in heard if one[0] in (NEIGHBOUR6, "fd78::3")]
+
+
+@pytest.mark.parametrize("plane", [("2a0e:9e80:100::/40", "2a0e:9e80:100:1::2")], indirect=True)
+def test_global_addresses_leave_as_they_are(plane: Plane) -> None:
+    went, heard = plane.carried(
+        (plane.ue, "2a0e:9e80:100:2::3", 53), (plane.ue, "2a0e:9e80:100::1", 8805), (plane.ue, "fd46::2", 53),
+        (plane.ue, DN6, 53), (plane.ue, "2606:4700::1111", 53), (UE, DN, 53),
+    )  # fmt: skip
+    assert went == [[plane.ue, DN6], [plane.ue, "2606:4700::1111"], ["198.18.0.3", DN]] and heard == []
 
 
 def test_what_has_no_route_is_said(plane: Plane) -> None:
