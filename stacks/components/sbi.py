@@ -1,0 +1,20 @@
+"""The certificates of the SBI, out of the authority's key."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable
+
+import pulumi
+
+from mvnobox.render.certificates import issue
+from mvnobox.render.sbi_tls import sbi_hosts
+
+
+def certificate(
+    authority_key: pulumi.Input[str], env: str, namespace: str, functions: Iterable[str]
+) -> dict[str, pulumi.Input[str]]:
+    """What the Secret of a namespace's functions holds; another one in every calendar year."""
+    hosts, year = sbi_hosts(namespace, functions), dt.datetime.now(dt.UTC).year
+    made = pulumi.Output.secret(authority_key).apply(lambda key: issue(key, env, namespace, hosts, year))
+    return {name: made[name] for name in ("tls.crt", "tls.key", "ca.crt")}
