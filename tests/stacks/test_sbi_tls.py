@@ -76,7 +76,7 @@ def build_platform(plan: Any, key: str | None) -> None:
     settled(lambda: Platform("platform", PlatformArgs(plan=plan, secrets=secrets, provider=kubernetes.Provider("k"))))
 
 
-def build_brand(plan: Any, key: Any, platform: Any) -> None:
+def build_brand(plan: Any, key: Any) -> None:
     import pulumi_kubernetes as kubernetes
 
     from components.brand import Brand, BrandArgs, BrandSecrets
@@ -89,10 +89,9 @@ def build_brand(plan: Any, key: Any, platform: Any) -> None:
             bss_admin_token="t",
             ocs_tenant_key="00" * 32,
             directory_public_key="33" * 32,
-            sbi_authority_key=pulumi.Output.from_input(key) if plan.sbi_tls and plan.sbi_tls.automatic else None,
+            sbi_authority_key=key,
         )
-        shared = pulumi.Output.from_input(platform)
-        Brand("x", BrandArgs(plan=plan, secrets=secrets, provider=kubernetes.Provider("k"), platform_sbi_tls=shared))
+        Brand("x", BrandArgs(plan=plan, secrets=secrets, provider=kubernetes.Provider("k")))
 
     settled(build)
 
@@ -125,7 +124,7 @@ def test_platform_and_brand_make_a_secret_each_of_one_authority(mocks: Mocks) ->
     charts = {one["name"]: one["values"] for one in mocks.of("kubernetes:helm.sh/v4:Chart").values()}
     assert charts["core"]["secretChecksum"] and charts["core"]["sbiTls"] == {"secret": "sbi-tls"}
     mocks.made.clear()
-    build_brand(brand, KEY, {"automatic": True})
+    build_brand(brand, KEY)
     theirs = mocks.of("kubernetes:core/v1:Secret")["sbi-tls"]
     assert theirs["metadata"]["namespace"] == "silverline-dev"
     assert names(theirs) == ["smf.silverline-dev.svc.cluster.local"]
@@ -138,22 +137,37 @@ def test_a_secret_of_the_users_own_is_not_made(mocks: Mocks) -> None:
 
     platform, brand = plans(SbiTls("ours"))
     build_platform(platform, None)
-    build_brand(brand, None, {"secret": "ours"})
+    build_brand(brand, None)
     assert not [name for name in mocks.of("kubernetes:core/v1:Secret") if "tls" in name or name == "ours"]
     charts = {one["name"]: one["values"] for one in mocks.of("kubernetes:helm.sh/v4:Chart").values()}
     assert charts["core"]["sbiTls"] == {"secret": "ours"} and "secretChecksum" not in charts["core"]
 
 
-@pytest.mark.parametrize(("own", "platform"), [(None, {"automatic": True}), ("kit", None), ("kit", {"secret": "ours"})])
+@pytest.mark.parametrize(
+    ("own", "platform"),
+    [(None, {"automatic": True}), ("kit", None), ("kit", {"secret": "ours"}), ("kit", {"automatic": True})],
+)
 def test_a_brand_that_disagrees_with_its_platform_makes_nothing(mocks: Mocks, own: str | None, platform: Any) -> None:
-    from mvnobox.render import SbiTls
+    """Everything of a brand goes by the provider, whose context is known only where it agrees."""
+    from components.shared import served, told
+    from mvnobox.render import CoreSlice, SbiTls
 
     plan = dataclasses.replace(plans(None)[1], sbi_tls=SbiTls() if own else None)
-    with pytest.raises(Exception, match="the platform's SBI is") as refused:
-        build_brand(plan, None, platform)
-    assert isinstance(refused.value, pulumi.RunError)
-    kinds = {one.typ for one in mocks.made}
-    assert kinds <= {"pulumi:providers:kubernetes", "mvno:brand:Brand"}, kinds
+    outputs = {"core": "open5gs", "slices": told((CoreSlice.of(plan.brand),)), "sbiTls": platform}
+
+    class Shared:
+        def get_output(self, name: str) -> pulumi.Output[Any]:
+            return pulumi.Output.from_input(outputs[name])
+
+    async def ask() -> Any:
+        return await served(Shared(), plan, "ctx").future()  # type: ignore[arg-type]
+
+    ended = asyncio.get_event_loop().run_until_complete
+    if own and platform == {"automatic": True}:
+        assert ended(ask()) == "ctx"
+        return
+    with pytest.raises(pulumi.RunError, match="the platform's SBI is"):
+        ended(ask())
 
 
 def test_setting_and_core_are_looked_at_together() -> None:

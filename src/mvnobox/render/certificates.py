@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import re
 from collections.abc import Iterable
 
 from cryptography import x509
@@ -18,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from mvnobox.errors import EnvironmentUnfit
+from mvnobox.errors import BadInput, EnvironmentUnfit
 from mvnobox.render.release import CLUSTER_DOMAIN, PART_OF
 
 # The order of P-256's group (FIPS 186-4 appendix D.1.2.3).
@@ -101,8 +102,13 @@ def issue(seed: str, env: str, namespace: str, hosts: Iterable[str], year: int) 
     """`tls.crt`, `tls.key` and `ca.crt` in PEM: a certificate for a namespace's functions, as server and as client.
 
     `seed`: the authority's, 32 octets in hexadecimal. Good from the year's first day to the last of the next. Raises
-    EnvironmentUnfit.
+    BadInput, EnvironmentUnfit.
     """
+    if not isinstance(seed, str) or not re.fullmatch(r"[0-9a-f]{64}", seed):
+        raise BadInput(
+            "the platform's setting sbiAuthorityKey is not 32 octets in hexadecimal",
+            './mvno up --sbi-tls sets it; or pulumi config set --secret sbiAuthorityKey "$(openssl rand -hex 32)"',
+        )
     signer, authority = _authority(seed, env)
     key = _key(seed, f"{namespace}|{year}")
     public = key.public_key()

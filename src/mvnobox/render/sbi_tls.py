@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -94,7 +95,7 @@ def check_agreement(brand: SbiTls | None, platform: object) -> None:
     if brand != SbiTls.of_setting(platform):
 
         def said(value: object) -> str:
-            return "without TLS" if value is None else f"over TLS with {value}"
+            return "without TLS" if value is None else f"over TLS with {json.dumps(value)}"
 
         raise BadInput(
             f"the platform's SBI is {said(platform)}, and the brand's {said(brand.setting if brand else None)}",

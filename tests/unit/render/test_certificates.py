@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 
+from mvnobox.errors import BadInput
 from mvnobox.render.certificates import issue
 
 SEED, OTHER = "11" * 32, "22" * 32
@@ -87,6 +88,12 @@ def test_keys_are_p256_and_belong_to_their_certificates() -> None:
     assert key.public_key() == leaf.public_key() != authority.public_key()
     assert isinstance(leaf.signature_hash_algorithm, hashes.SHA256)
     assert 0 < leaf.serial_number < 2**159 and leaf.serial_number != parsed(made(year=2027))[0].serial_number
+
+
+@pytest.mark.parametrize("seed", ["", "11" * 31, "zz" * 32, "AB" * 32, None])
+def test_a_key_that_is_none_is_refused(seed: str) -> None:
+    with pytest.raises(BadInput, match="sbiAuthorityKey"):
+        made(seed)
 
 
 def test_openssl_is_content_too(tmp_path: Path) -> None:
