@@ -22,6 +22,7 @@ from mvnobox.render import (
     PlatformPlan,
     Release,
     Roaming,
+    SbiTls,
     brand_releases,
     platform_releases,
 )
@@ -89,7 +90,14 @@ def outside(epc: Epc) -> list[Release]:
 
 
 OUT = outside(OUTSIDE_EPC)
-RELEASES = [*SIMULATED, *REAL, *WITH_4G, *EDGE, *OUT]
+TLS_PLATFORM = dataclasses.replace(EDGE_PLATFORM, env="tls", sbi_tls=SbiTls())
+TLS_BRAND = dataclasses.replace(REAL_BRAND, env="tls", sbi_tls=SbiTls())
+SECURED = [
+    release
+    for release in [*platform_releases(TLS_PLATFORM), *brand_releases(TLS_BRAND)]
+    if release.chart in ("open5gs", "directory")
+]
+RELEASES = [*SIMULATED, *REAL, *WITH_4G, *EDGE, *OUT, *SECURED]
 
 
 def objects(helm: Path, release: Release) -> list[dict[str, Any]]:

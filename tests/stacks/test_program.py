@@ -159,7 +159,7 @@ def _served(core: str | None, slices: str | None, brand_core: str = "open5gs") -
 
     class Shared:
         def get_output(self, name: str) -> pulumi.Output[Any]:
-            return pulumi.Output.from_input({"core": core, "slices": slices}[name])
+            return pulumi.Output.from_input({"core": core, "slices": slices, "sbiTls": None}[name])
 
     async def ask() -> Any:
         return await served(Shared(), plan, "ctx").future()  # type: ignore[arg-type]

@@ -64,7 +64,8 @@ podSelector: {matchLabels: {app.kubernetes.io/name: {{ .name }}}}
 
 {{/*
 A stateless Python service: ConfigMap, Deployment, Service, PodDisruptionBudget.
-Arguments: root, name, module, ports (list of name, port, protocol), health (port name), migrate (bool), files (extra).
+Arguments: root, name, module, ports (list of name, port, protocol), health (port name), migrate (bool), files (extra),
+tlsSecret (in /etc/mvno-tls), sbiTlsSecret (in /etc/mvno-sbi-tls).
 */}}
 {{- define "common.service" -}}
 {{- $values := .root.Values -}}
@@ -128,7 +129,7 @@ spec:
           securityContext: {{- include "common.containerSecurity" . | nindent 12 }}
           resources: {{- toYaml $values.resources | nindent 12 }}
           {{- include "common.probes" .health | nindent 10 }}
-          volumeMounts: [{name: config, mountPath: /etc/mvno, readOnly: true}, {name: tmp, mountPath: /tmp}{{ if .tlsSecret }}, {name: tls, mountPath: /etc/mvno-tls, readOnly: true}{{ end }}]
+          volumeMounts: [{name: config, mountPath: /etc/mvno, readOnly: true}, {name: tmp, mountPath: /tmp}{{ if .tlsSecret }}, {name: tls, mountPath: /etc/mvno-tls, readOnly: true}{{ end }}{{ if .sbiTlsSecret }}, {name: sbi-tls, mountPath: /etc/mvno-sbi-tls, readOnly: true}{{ end }}]
       volumes:
         - name: config
           configMap: {name: {{ .name }}-config}
@@ -136,6 +137,10 @@ spec:
           emptyDir: {sizeLimit: 64Mi}
         {{- with .tlsSecret }}
         - name: tls
+          secret: {secretName: {{ . }}, defaultMode: 0440}
+        {{- end }}
+        {{- with .sbiTlsSecret }}
+        - name: sbi-tls
           secret: {secretName: {{ . }}, defaultMode: 0440}
         {{- end }}
 ---

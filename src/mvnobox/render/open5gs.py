@@ -11,6 +11,7 @@ from mvnobox.render.engine import render_template
 from mvnobox.render.epc import DIAMETER_PORT, Epc, check_halves, diameter_files, pool_ranges
 from mvnobox.render.release import CLUSTER_DOMAIN, Images, image_values
 from mvnobox.render.roaming import N32_PORT, Roaming
+from mvnobox.render.sbi_tls import MOUNTED_AT, SbiTls
 from mvnobox.spec import BrandSpec
 
 # UEs that each function makes room for at its start.
@@ -70,6 +71,11 @@ def _base(images: Images, monitoring_namespace: str | None = None) -> dict[str, 
     return values
 
 
+def _secured(tls: SbiTls | None) -> dict[str, Any]:
+    """The chart's `sbiTls` block, where there is TLS."""
+    return {"sbiTls": {"secret": tls.secret}} if tls else {}
+
+
 def control_plane(
     namespace: str,
     slices: Iterable[CoreSlice],
@@ -77,6 +83,7 @@ def control_plane(
     epc: Epc | None = None,
     roaming: Roaming | None = None,
     monitoring_namespace: str | None = None,
+    sbi_tls: SbiTls | None = None,
 ) -> dict[str, Any]:
     """The functions that brands share. Raises BadInput."""
     known = sorted(set(slices), key=lambda one: (one.plmn.mcc, one.plmn.mnc, one.sst, one.sd or ""))
@@ -94,6 +101,7 @@ def control_plane(
         "ues": UES,
         "slices": known,
         "plmns": plmns,
+        "sbi_tls": MOUNTED_AT if sbi_tls else "",
     }
     functions = []
     for name in CONTROL_PLANE:
@@ -106,7 +114,12 @@ def control_plane(
             ports.append({"name": "n2", "port": N2_PORT, "protocol": "TCP" if images.sctp else "SCTP"})
             more = {"sctp": True}
         functions.append(_function(name, ports, render_template(f"open5gs/{name}.yaml.j2", **context), **more))
-    values = {**_base(images, monitoring_namespace), "functions": functions, "peers": {"platformNamespace": namespace}}
+    values = {
+        **_base(images, monitoring_namespace),
+        **_secured(sbi_tls),
+        "functions": functions,
+        "peers": {"platformNamespace": namespace},
+    }
     if roaming is not None:
         functions.append(_sepp(context, roaming))
         values["roaming"] = roaming.values
@@ -156,14 +169,25 @@ def session_management(
     images: Images,
     epc: Epc | None = None,
     monitoring_namespace: str | None = None,
+    sbi_tls: SbiTls | None = None,
 ) -> dict[str, Any]:
     """A brand's SMF and, with 4G, its packet gateway, unless a host network outside reaches that: see `user_plane`."""
     brand: BrandSpec = context["brand"]
     if epc:
         check_halves(brand)
-    full = {**_of_brand(context), "ranges": pool_ranges(brand) if epc else {}}
+    full = {
+        **_of_brand(context),
+        "ranges": pool_ranges(brand) if epc else {},
+        "sbi_tls": MOUNTED_AT if sbi_tls else "",
+    }
     functions = [_function("smf", [SBI, PFCP, METRICS], render_template("open5gs/smf.yaml.j2", **full))]
-    values = {**_base(images, monitoring_namespace), "brand": brand.name, "functions": functions, "peers": dict(peers)}
+    values = {
+        **_base(images, monitoring_namespace),
+        **_secured(sbi_tls),
+        "brand": brand.name,
+        "functions": functions,
+        "peers": dict(peers),
+    }
     if epc and epc.edge(brand.name) is None:
         functions.append(_packet_gateway(context, epc))
         values["epc"] = epc.values

@@ -10,7 +10,7 @@ from starlette.applications import Starlette
 
 from mvnobox.core.directory.commands import Commands
 from mvnobox.core.directory.server import DirectoryServer
-from mvnobox.core.directory.settings import DirectorySettings, renewed, tls_context, users
+from mvnobox.core.directory.settings import DirectorySettings, client_context, renewed, tls_context, users
 from mvnobox.core.directory.store import make_pool
 from mvnobox.core.directory.withdrawals import Withdrawals
 from mvnobox.service import database
@@ -32,7 +32,7 @@ async def serve(config: str) -> None:
     settings = load_settings(DirectorySettings, config)
     key = bytes.fromhex(secret("DIRECTORY_PRIVATE_KEY", hex_octets=32))
     known = users(os.environ.get("DIRECTORY_USERS", ""))
-    tls = tls_context(settings.tls)
+    tls, amf_tls = tls_context(settings.tls), client_context(settings.amf_tls)
     pool = await make_pool(secret("DATABASE_URL"))
     commands = Commands(pool, key, settings.database, tells_amf=settings.amf is not None)
     server = DirectoryServer(commands, known)
@@ -43,8 +43,9 @@ async def serve(config: str) -> None:
         await run_until_signal(
             server.serve(*address(settings.listen), tls),
             serve_http(Starlette(routes=health_routes(commands.store.ready)), *address(settings.http)),
-            Withdrawals(pool, settings.amf).run(),
+            Withdrawals(pool, settings.amf, amf_tls).run(),
             *([renewed(settings.tls, tls)] if settings.tls and tls else []),
+            *([renewed(settings.amf_tls, amf_tls)] if settings.amf_tls and amf_tls else []),
         )
     finally:
         pool.terminate()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import ssl
 
 import asyncpg
 import httpx
@@ -45,9 +46,9 @@ _CLAIM = """UPDATE withdrawal w SET attempts = attempts + 1,
 class Withdrawals:
     """Tells an AMF of those whom it has to let go of."""
 
-    def __init__(self, pool: asyncpg.Pool, amf: str | None) -> None:
-        """`amf`: the root of its SBI, e.g. `http://amf:7777`; None where no AMF is to be told."""
-        self._pool, self._amf = pool, amf
+    def __init__(self, pool: asyncpg.Pool, amf: str | None, tls: ssl.SSLContext | None = None) -> None:
+        """`amf`: the root of its SBI, e.g. `http://amf:7777`; None where no AMF is to be told. `tls`: where it is https."""
+        self._pool, self._amf, self._tls = pool, amf, tls
 
     async def run(self) -> None:
         """Tell until cancelled."""
@@ -55,7 +56,12 @@ class Withdrawals:
             await self._forget()
         limits = httpx.Limits(max_connections=1)
         async with httpx.AsyncClient(
-            base_url=self._amf or "", http1=False, http2=True, timeout=TIMEOUT_SECONDS, limits=limits
+            base_url=self._amf or "",
+            verify=self._tls or True,
+            http1=False,
+            http2=True,
+            timeout=TIMEOUT_SECONDS,
+            limits=limits,
         ) as client:
             while True:
                 try:
