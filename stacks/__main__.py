@@ -18,6 +18,7 @@ from components.settings import (
     monitoring_from,
     roaming_from,
     slices_from,
+    subscribers_from,
 )
 from mvnobox.errors import KitError
 from mvnobox.render import BrandPlan, PlatformPlan
@@ -35,6 +36,12 @@ def platform(config: pulumi.Config, env: str) -> None:
         epc=epc_from(config.get_object("epc")),
         roaming=roaming_from(config.get_object("roaming")),
         monitoring_namespace=monitoring_from(config.get("monitoringNamespace")),
+        # In plain text only to see where it is: policies have to know.
+        subscribers=subscribers_from(
+            config.get("subscribers"),
+            encrypted=pulumi.runtime.is_config_secret(config.full_key("subscribers")),
+            tls_secret=config.get("subscribersTls"),
+        ),
     )
     secrets = PlatformSecrets(
         postgres_password=config.require_secret("postgresPassword"),
@@ -42,6 +49,7 @@ def platform(config: pulumi.Config, env: str) -> None:
         directory_password=config.require_secret("directoryPassword"),
         ocs_tenant_key=config.require_secret("ocsTenantKey"),
         directory_private_key=config.require_secret("directoryPrivateKey"),
+        subscribers=config.get_secret("subscribers"),
     )
     Platform("platform", PlatformArgs(plan=plan, secrets=secrets, provider=cluster_provider(config)))
     pulumi.export("namespace", plan.namespace)

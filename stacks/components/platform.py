@@ -9,6 +9,7 @@ import pulumi_kubernetes as kubernetes
 
 from components.release import namespace, release, secret
 from mvnobox.render import PlatformPlan, platform_namespaces, platform_releases
+from mvnobox.render.subscribers import SECRET
 
 # Releases that others need before they start.
 _NEEDS = {"ocs": ("postgresql",), "directory": ("postgresql",), "core": ("directory",)}
@@ -23,6 +24,8 @@ class PlatformSecrets:
     directory_password: pulumi.Input[str]
     ocs_tenant_key: pulumi.Input[str]
     directory_private_key: pulumi.Input[str]
+    # The URI of a MongoDB of the user's own.
+    subscribers: pulumi.Input[str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +53,7 @@ class Platform(pulumi.ComponentResource):
         plan, secrets = args.plan, args.secrets
         homes = {spec.name: namespace(spec, child) for spec in platform_namespaces(plan)}
         where = homes[plan.namespace].metadata["name"]
-        contents = {
+        contents: dict[str, dict[str, pulumi.Input[str]]] = {
             "postgresql-auth": {
                 "POSTGRES_PASSWORD": secrets.postgres_password,
                 "OCS_PASSWORD": secrets.ocs_password,
@@ -65,6 +68,9 @@ class Platform(pulumi.ComponentResource):
                 "DIRECTORY_PRIVATE_KEY": secrets.directory_private_key,
             },
         }
+        if secrets.subscribers is not None:
+            contents[SECRET] = {"DB_URI": secrets.subscribers}
+            contents["directory-env"]["DIRECTORY_MIRROR"] = secrets.subscribers
         made = {key: secret(key, where, values, child) for key, values in contents.items()}
         # In order: what needs another would only wait for it, or end; and a repair of that has to come first.
         charts: dict[str, pulumi.Resource] = {}

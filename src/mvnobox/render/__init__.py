@@ -8,6 +8,7 @@ from mvnobox.render.operator import core_input, operator_core
 from mvnobox.render.platform import PlatformPlan, platform_namespaces, platform_releases
 from mvnobox.render.release import Images, Namespace, Release
 from mvnobox.render.roaming import Partner, Roaming
+from mvnobox.render.subscribers import Subscribers
 
 __all__ = [
     "BrandPlan",
@@ -21,6 +22,7 @@ __all__ = [
     "Plmn",
     "Release",
     "Roaming",
+    "Subscribers",
     "brand_namespaces",
     "brand_releases",
     "brand_resources",
