@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from typing import Any
 
 import pytest
@@ -179,18 +178,18 @@ async def test_keys_that_cannot_be_opened_close_the_document(mirrored: Any) -> N
     assert keys_of(await mirrored.find()) == KEYS
 
 
-async def test_two_subscribers_change_numbers(mirrored: Any, example: Any) -> None:
+async def test_two_subscribers_change_numbers(directory: Any, mirror: Any) -> None:
+    """In one batch: each is given what the other's document still has."""
     numbers = ["33639980001", "33639980002"]
-    put = "SELECT directory.put_subscribers($1, $2, $3, $4)"
-    both = [[IMSI, OTHER], [mirrored.directory.seal()] * 2, [json.dumps(example)] * 2]
-    await mirrored.directory.sql(put, both[0], numbers, *both[1:])
-    await mirrored.caught_up()
-    # By way of a third number: a number is one subscriber's at every moment.
-    await mirrored.directory.put(IMSI, "33639980003", sealed=both[1][0])
-    await mirrored.directory.put(OTHER, numbers[0], sealed=both[1][1])
-    await mirrored.directory.put(IMSI, numbers[1], sealed=both[1][0])
-    await mirrored.caught_up()
-    assert [(await mirrored.find(imsi))["msisdn"] for imsi in (IMSI, OTHER)] == [[numbers[1]], [numbers[0]]]
+    sealed = [await directory.put(IMSI, numbers[0]), await directory.put(OTHER, numbers[1])]
+    async with mirror(directory) as mirrored:
+        await mirrored.caught_up()
+    await directory.put(IMSI, "33639980003", sealed=sealed[0])
+    await directory.put(OTHER, numbers[0], sealed=sealed[1])
+    await directory.put(IMSI, numbers[1], sealed=sealed[0])
+    async with mirror(directory) as mirrored:
+        await mirrored.caught_up()
+        assert [(await mirrored.find(imsi))["msisdn"] for imsi in (IMSI, OTHER)] == [[numbers[1]], [numbers[0]]]
 
 
 async def test_a_document_of_before_is_taken_over_with_its_sequence(

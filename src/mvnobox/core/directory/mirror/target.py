@@ -56,7 +56,7 @@ class Target:
                 unicode_decode_error_handler="replace",
             )
         except (PyMongoError, OSError, ValueError) as error:
-            refuse(f"the environment variable DIRECTORY_MIRROR: {type(error).__name__} over its options")
+            refuse(f"the environment variable DIRECTORY_MIRROR: its hosts or its options ({type(error).__name__})")
         self._subscribers: AsyncCollection[Document] = self._client[match["database"]].get_collection(
             COLLECTION, write_concern=WriteConcern("majority"), read_preference=ReadPreference.PRIMARY
         )

@@ -28,7 +28,7 @@ AT_ONCE = 1000
 IDLE_SECONDS = 0.2
 # Between two signs of life; they also count what waits.
 _HOLD_SECONDS = 5.0
-_LONGEST_PAUSE = 15.0
+_LONGEST_PAUSE = 5.0
 _LONGEST_DELAY = 60.0
 # For a batch, well within its lease; one that takes longer is halved.
 _WRITE_SECONDS = 0.75 * LEASE_SECONDS
