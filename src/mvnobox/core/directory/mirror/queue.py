@@ -24,11 +24,11 @@ _HOLD = f"""INSERT INTO mirror AS m (target) VALUES ($1) ON CONFLICT (one) DO UP
     WHERE m.target = excluded.target OR m.seen < clock_timestamp() - {_GONE}
     RETURNING 1"""
 _CLAIM = """UPDATE unmirrored u SET label = nextval('mirror_label'), attempts = attempts + 1,
-        leased_until = clock_timestamp() + make_interval(secs => $3)
-    FROM (SELECT imsi FROM unmirrored WHERE next_at <= now() AND (leased_until IS NULL OR leased_until < now())
+        fresh = false, leased_until = clock_timestamp() + make_interval(secs => $3)
+    FROM (SELECT imsi, fresh FROM unmirrored WHERE next_at <= now() AND (leased_until IS NULL OR leased_until < now())
         ORDER BY next_at LIMIT $2 FOR UPDATE SKIP LOCKED) due
     WHERE u.imsi = due.imsi AND EXISTS (SELECT FROM mirror WHERE target = $1)
-    RETURNING u.imsi, u.label, u.attempts"""
+    RETURNING u.imsi, u.label, u.attempts, due.fresh"""
 # Later than the claim, so that it has all that was noted before it.
 _STATES = f"""SELECT q.imsi AS who, w.imsi IS NOT NULL AS leaving, {", ".join("s." + c.strip() for c in COLUMNS.split(","))}
     FROM unnest($1::text[]) q (imsi) LEFT JOIN subscriber s ON s.imsi = q.imsi
@@ -52,10 +52,11 @@ DONE = -1.0
 
 @dataclass(frozen=True)
 class Held:
-    """A claim: its number, and after how many seconds it is to be made again."""
+    """A claim: its number, whether the subscriber is new, and after how many seconds it is to be made again."""
 
     label: int
     attempts: int
+    fresh: bool = False
     delay: float = 0.0
 
 
@@ -81,7 +82,7 @@ class Queue:
     async def claim(self, most: int) -> dict[str, Held]:
         """IMSIs that nobody else writes at present."""
         rows = await self._pool.fetch(_CLAIM, self._target, most, LEASE_SECONDS, timeout=QUERY_SECONDS)
-        return {row["imsi"]: Held(row["label"], row["attempts"]) for row in rows}
+        return {row["imsi"]: Held(row["label"], row["attempts"], row["fresh"]) for row in rows}
 
     async def states(self, imsis: Iterable[str]) -> list[State]:
         """How the directory has them now."""

@@ -19,7 +19,7 @@ from mvnobox.service.settings import refuse
 
 log = logging.getLogger(__name__)
 SELECTION_SECONDS = 5.0
-COMMAND_SECONDS = 10.0
+COMMAND_SECONDS = 15.0
 # An index over many documents takes its time.
 INDEX_SECONDS = 300.0
 # FerretDB 1 keeps a connection of its own for each update of a command, and has 50: with more it answers never.
@@ -46,6 +46,8 @@ class Target:
         match = _URI.fullmatch(uri)
         if match is None:
             refuse("the environment variable DIRECTORY_MIRROR is no mongodb://…/DATABASE or mongodb+srv://…/DATABASE")
+        # Whether an IMSI can have one document only.
+        self.unique = True
         hosts = ",".join(sorted(match["hosts"].lower().split(",")))
         self.digest = hashlib.sha256(f"{hosts}/{match['database']}".encode()).hexdigest()[:32]
         try:
@@ -80,6 +82,7 @@ class Target:
                 raise
             except OperationFailure as error:
                 log.warning("mirror: the unique index on %s was not made: %s", name, cause_of(error))
+                self.unique = self.unique and name != "imsi"
 
     async def found(self, imsis: Iterable[str]) -> dict[str, Document]:
         """Documents by IMSI."""
@@ -108,21 +111,22 @@ class Target:
             own = await self._subscribers.count_documents({f"{FIELD}.label": {"$exists": True}})
             return await self._subscribers.count_documents({}), own
 
-    async def apply(self, writes: Iterable[Write]) -> dict[str, int | None]:
-        """Carry operations out. What was not done, by IMSI: the server's code, or None where it is to be looked at again.
+    async def apply(self, writes: Iterable[Write]) -> AsyncIterator[tuple[list[Write], dict[str, int | None]]]:
+        """Carry operations out, some at a time: (these, what was not done of them, by IMSI).
 
-        Removals come first and insertions last, so that a number is free before it is given anew.
+        That is the server's code, or None where the document is to be looked at again. Removals come first and
+        insertions last, so that a number is free before it is given anew.
         """
         kinds: dict[str, list[Write]] = {"delete": [], "update": [], "insert": []}
         for write in writes:
             kinds[write.kind].append(write)
-        undone: dict[str, int | None] = {}
         for kind, ones in kinds.items():
             size = _UPDATES_AT_ONCE if kind == "update" else _OTHERS_AT_ONCE
             for start in range(0, len(ones), size):
-                undone |= await self._bulk(ones[start : start + size])
-        await self._let_go([one.imsi for one in kinds["update"] if one.swapped and one.imsi not in undone])
-        return undone
+                some = ones[start : start + size]
+                undone = await self._bulk(some)
+                await self._let_go([one.imsi for one in some if one.swapped and one.imsi not in undone])
+                yield some, undone
 
     async def _bulk(self, writes: list[Write]) -> dict[str, int | None]:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import time
@@ -114,8 +115,7 @@ class Mirror:
             states = await self._queue.states(claimed)
             await self._reached(self._write(claimed, states))
         finally:
-            # Also at the end of the process: no other replica has to wait for the lease.
-            await asyncio.shield(self._settle())
+            await self._settle_at_once()
         self._say(None)
         return len(claimed)
 
@@ -135,6 +135,16 @@ class Mirror:
         for imsi in await self._queue.settle(self._held):
             del self._held[imsi]
 
+    async def _settle_at_once(self) -> None:
+        """Also at the end of the process: no other replica has to wait for the lease."""
+        settling = asyncio.ensure_future(self._settle())
+        try:
+            await asyncio.shield(settling)
+        except asyncio.CancelledError:
+            with contextlib.suppress(*TROUBLE):
+                await settling
+            raise
+
     async def _reached(self, work: Awaitable[T], seconds: float | None = _WRITE_SECONDS) -> T:
         try:
             async with asyncio.timeout(seconds):
@@ -147,25 +157,28 @@ class Mirror:
         return done
 
     async def _write(self, claimed: dict[str, Held], states: Iterable[State]) -> None:
-        found = await self._target.found(claimed)
+        looked_for = [imsi for imsi, one in claimed.items() if not (one.fresh and self._target.unique)]
+        found = await self._target.found(looked_for) if looked_for else {}
         writes: dict[str, Write] = {}
         for number, state in enumerate(states, 1):
             write = self._planned(state, found.get(state.imsi), claimed[state.imsi].label)
-            if write is not None:
+            if write is None:
+                self._held[state.imsi] = replace(claimed[state.imsi], delay=DONE)
+            else:
                 writes[state.imsi] = write
             if number % _AT_A_TIME == 0:
                 # Clients of the directory in the same process have their turn.
                 await asyncio.sleep(0)
-        undone = await self._target.apply(writes.values())
-        if taken := [writes[imsi] for imsi, code in undone.items() if is_duplicate(code)]:
-            await self._free(taken)
-        for code in {code for code in undone.values() if code is not None}:
-            log.warning("mirror: documents are refused", extra={"code": code})
-        for imsi, held in claimed.items():
-            delay = min(_LONGEST_DELAY, 0.1 * 2 ** min(held.attempts, 10)) if imsi in undone else DONE
-            self._held[imsi] = replace(held, delay=delay)
-        for imsi, write in writes.items():
-            DOCUMENTS.labels("failed" if imsi in undone else _RESULTS[write.kind]).inc()
+        async for some, undone in self._target.apply(writes.values()):
+            for one in some:
+                held, failed = claimed[one.imsi], one.imsi in undone
+                delay = min(_LONGEST_DELAY, 0.1 * 2 ** min(held.attempts, 10)) if failed else DONE
+                self._held[one.imsi] = replace(held, delay=delay)
+                DOCUMENTS.labels("failed" if failed else _RESULTS[one.kind]).inc()
+            for code in {code for code in undone.values() if code is not None}:
+                log.warning("mirror: documents are refused", extra={"code": code, "subscribers": len(undone)})
+            if taken := [one for one in some if is_duplicate(undone.get(one.imsi))]:
+                await self._free(taken)
 
     def _planned(self, state: State, found: Document | None, label: int) -> Write | None:
         if not self._tells_amf:

@@ -20,6 +20,8 @@ CREATE TABLE unmirrored (
     -- Changes with every change and with every claim: who claimed it sees that it is still its own. Numbers of claims
     -- are in their order, and the document keeps the one that it was written under: an older claim does not overwrite it.
     label        bigint NOT NULL DEFAULT nextval('mirror_label'),
+    -- The subscriber is new: there is no document, and none is looked for before it is inserted.
+    fresh        boolean NOT NULL DEFAULT false,
     -- Whoever claimed it writes at present. A change does not end that: two do not write one document at once.
     leased_until timestamptz,
     attempts     integer NOT NULL DEFAULT 0,
@@ -34,9 +36,10 @@ CREATE INDEX unmirrored_since ON unmirrored (since)
 CREATE FUNCTION unmirror() RETURNS trigger LANGUAGE plpgsql SET search_path = directory, pg_temp AS $$
 BEGIN
     IF EXISTS (SELECT FROM mirror) THEN
-        INSERT INTO unmirrored AS u (imsi) VALUES (coalesce(NEW.imsi, OLD.imsi))
+        INSERT INTO unmirrored AS u (imsi, fresh) VALUES (coalesce(NEW.imsi, OLD.imsi), TG_OP = 'INSERT')
             ON CONFLICT (imsi) DO UPDATE
-            SET label = nextval('mirror_label'), attempts = 0, next_at = clock_timestamp();
+            SET label = nextval('mirror_label'), attempts = 0, next_at = clock_timestamp(),
+                fresh = u.fresh AND TG_OP <> 'DELETE';
     END IF;
     RETURN NULL;
 END $$
