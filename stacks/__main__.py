@@ -21,6 +21,7 @@ from components.settings import (
     roaming_from,
     sbi_tls_from,
     slices_from,
+    subscribers_from,
 )
 from components.shared import served, told
 from mvnobox.errors import KitError
@@ -42,6 +43,12 @@ def platform(config: pulumi.Config, env: str) -> None:
         roaming=roaming_from(config.get_object("roaming")),
         monitoring_namespace=monitoring_from(config.get("monitoringNamespace")),
         sbi_tls=sbi_tls,
+        # In plain text only to see where it is: policies have to know.
+        subscribers=subscribers_from(
+            config.get("subscribers"),
+            encrypted=pulumi.runtime.is_config_secret(config.full_key("subscribers")),
+            tls_secret=config.get("subscribersTls"),
+        ),
     )
     secrets = PlatformSecrets(
         postgres_password=config.require_secret("postgresPassword"),
@@ -50,6 +57,7 @@ def platform(config: pulumi.Config, env: str) -> None:
         ocs_tenant_key=config.require_secret("ocsTenantKey"),
         directory_private_key=config.require_secret("directoryPrivateKey"),
         sbi_authority_key=config.require_secret("sbiAuthorityKey") if sbi_tls and sbi_tls.automatic else None,
+        subscribers=config.get_secret("subscribers"),
     )
     Platform("platform", PlatformArgs(plan=plan, secrets=secrets, provider=cluster_provider(config)))
     pulumi.export("namespace", plan.namespace)

@@ -11,6 +11,7 @@ from components.release import namespace, release, secret
 from components.sbi import certificate
 from mvnobox.render import PlatformPlan, platform_namespaces, platform_releases
 from mvnobox.render.sbi_tls import MADE_SECRET, PLATFORM_FUNCTIONS
+from mvnobox.render.subscribers import SECRET
 
 # Releases that others need before they start.
 _NEEDS = {"ocs": ("postgresql",), "directory": ("postgresql",), "core": ("directory",)}
@@ -27,6 +28,8 @@ class PlatformSecrets:
     directory_private_key: pulumi.Input[str]
     # Of the authority that signs the SBI's certificates, where the kit makes them.
     sbi_authority_key: pulumi.Input[str] | None = None
+    # The URI of a MongoDB of the user's own.
+    subscribers: pulumi.Input[str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +74,9 @@ class Platform(pulumi.ComponentResource):
         }
         if secrets.sbi_authority_key is not None:
             contents[MADE_SECRET] = certificate(secrets.sbi_authority_key, plan.env, plan.namespace, PLATFORM_FUNCTIONS)
+        if secrets.subscribers is not None:
+            contents[SECRET] = {"DB_URI": secrets.subscribers}
+            contents["directory-env"]["DIRECTORY_MIRROR"] = secrets.subscribers
         made = {key: secret(key, where, values, child) for key, values in contents.items()}
         # In order: what needs another would only wait for it, or end; and a repair of that has to come first.
         charts: dict[str, pulumi.Resource] = {}

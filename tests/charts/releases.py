@@ -23,6 +23,7 @@ from mvnobox.render import (
     Release,
     Roaming,
     SbiTls,
+    Subscribers,
     brand_releases,
     platform_releases,
 )
@@ -51,6 +52,11 @@ ROAMING = Roaming(
     "208", "93", "sepp-tls", (Partner("262", "01", ("203.0.113.0/28",), address="203.0.113.7"),), service="LoadBalancer"
 )
 EDGE_PLATFORM = dataclasses.replace(REAL_PLATFORM, env="edge", roaming=ROAMING, monitoring_namespace="monitoring")
+SUBSCRIBERS = Subscribers.of_setting(
+    "mongodb://u:p@m-0.m.db.svc.cluster.local,198.51.100.9:27018/open5gs?tls=true&tlsCAFile=/etc/mvno-mongodb/ca.crt",
+    tls_secret="mongodb-ca",
+)
+OWN_PLATFORM = dataclasses.replace(EPC_PLATFORM, env="own", subscribers=SUBSCRIBERS)
 EPC_BRAND = dataclasses.replace(REAL_BRAND, env="lte", epc=EPC)
 OUTSIDE = Outside(
     "ExternalIPs",
@@ -97,7 +103,8 @@ SECURED = [
     for release in [*platform_releases(TLS_PLATFORM), *brand_releases(TLS_BRAND)]
     if release.chart in ("open5gs", "directory")
 ]
-RELEASES = [*SIMULATED, *REAL, *WITH_4G, *EDGE, *OUT, *SECURED]
+OWN = [release for release in platform_releases(OWN_PLATFORM) if release.chart in ("open5gs", "directory")]
+RELEASES = [*SIMULATED, *REAL, *WITH_4G, *EDGE, *OUT, *SECURED, *OWN]
 
 
 def objects(helm: Path, release: Release) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ from mvnobox.render.platform import PlatformPlan, platform_namespaces, platform_
 from mvnobox.render.release import Forwarding, Images, Namespace, Release
 from mvnobox.render.roaming import Partner, Roaming
 from mvnobox.render.sbi_tls import SbiTls
+from mvnobox.render.subscribers import Subscribers
 
 __all__ = [
     "BrandEdge",
@@ -27,6 +28,7 @@ __all__ = [
     "Release",
     "Roaming",
     "SbiTls",
+    "Subscribers",
     "brand_namespaces",
     "brand_releases",
     "brand_resources",

@@ -35,12 +35,15 @@ _OVER = ("done", "not attached", "given up")
 _LATER = ("told", "not yet attached")
 # `attempts` of a withdrawal that the AMF has taken; the claim adds one.
 _TAKEN = -1
-# A lease longer than a delivery takes; when its holder dies, another replica takes over.
+# A lease longer than a delivery takes; when its holder dies, another replica takes over. Who has a document in a mirror
+# is told of once that is written: until then he could register again. Whoever waited for that has not given up.
 _CLAIM = """UPDATE withdrawal w SET attempts = attempts + 1,
         next_at = now() + make_interval(secs => 2 * $2::float + least(60, 0.5 * 2 ^ least(attempts, 10)))
-    FROM (SELECT imsi FROM withdrawal WHERE next_at <= now() ORDER BY next_at LIMIT $1 FOR UPDATE SKIP LOCKED) due
+    FROM (SELECT imsi FROM withdrawal p WHERE next_at <= now()
+            AND NOT EXISTS (SELECT FROM unmirrored u WHERE u.imsi = p.imsi)
+        ORDER BY next_at LIMIT $1 FOR UPDATE OF p SKIP LOCKED) due
     WHERE w.imsi = due.imsi
-    RETURNING w.imsi, w.at, w.attempts, w.at < now() - """ + GIVE_UP + " AS old"  # fmt: skip
+    RETURNING w.imsi, w.at, w.attempts, w.attempts > 20 AND w.at < now() - """ + GIVE_UP + " AS old"  # fmt: skip
 
 
 class Withdrawals:
