@@ -102,7 +102,7 @@ def up(
             report.note(f"4G: realm {has_4g.realm}; the host network is a test peer of the kit's own")
         kubectl = Kubectl(choice)
         shared = _shared_core(installation, spec, chosen)
-        has_tls = wanted_sbi_tls(before_tls, chosen.core, sbi_tls) if shared["core"].value == "open5gs" else None
+        has_tls = wanted_sbi_tls(before_tls, chosen.core, sbi_tls, shared["core"].value)
         following = left_behind(installation, has_tls, spec.name)
         if has_tls:
             own = [spec.name] if chosen.core == "open5gs" else []

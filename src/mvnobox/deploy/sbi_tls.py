@@ -46,13 +46,18 @@ def installed_sbi_tls(installation: Installation) -> SbiTls | None:
     return _setting(installation, f"platform.{installation.env}")
 
 
-def wanted_sbi_tls(installed: SbiTls | None, core: str, asked: bool) -> SbiTls | None:
-    """What platform and brands are to have: as installed, and where it is asked for. Raises EnvironmentUnfit."""
+def wanted_sbi_tls(installed: SbiTls | None, core: str, asked: bool, platform: str = "open5gs") -> SbiTls | None:
+    """What platform and brands are to have: as installed, and where it is asked for. Raises EnvironmentUnfit.
+
+    `core`: the brand's; `platform`: the platform's, which without a brand on Open5GS has no SBI.
+    """
     if asked and core != "open5gs":
         raise EnvironmentUnfit(
             f"SBI over TLS needs Open5GS, and the core here is {core}",
             "./mvno import-image ARCHIVE puts Open5GS's images on the node; then ./mvno up --core open5gs --sbi-tls",
         )
+    if platform != "open5gs":
+        return None
     return installed or (SbiTls() if asked else None)
 
 

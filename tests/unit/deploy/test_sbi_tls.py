@@ -71,7 +71,10 @@ def test_no_tls_without_open5gs() -> None:
         check_sbi_tls(core, False)
     check_sbi_tls("auto", True)
     with pytest.raises(EnvironmentUnfit, match="needs Open5GS, and the core here is simulated"):
-        wanted_sbi_tls(None, "simulated", asked=True)
+        wanted_sbi_tls(None, "simulated", asked=True, platform="simulated")
+    # The last brand on Open5GS has gone; another has not.
+    assert wanted_sbi_tls(SbiTls(), "simulated", asked=False, platform="simulated") is None
+    assert wanted_sbi_tls(SbiTls(), "simulated", asked=False) == SbiTls()
 
 
 @pytest.mark.parametrize("value", ["{", "[]", '{"secret": "No"}', '{"automatic": "yes"}'])
