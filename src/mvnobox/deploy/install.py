@@ -14,7 +14,7 @@ from pulumi.automation import ConfigValue
 from mvnobox.deploy import keys
 from mvnobox.deploy.brands import find_brand, stack_path
 from mvnobox.deploy.cluster import EmbeddedCluster, choose
-from mvnobox.deploy.core import CoreChoice, check_core, choose_core, forwarding_of
+from mvnobox.deploy.core import CoreChoice, check_core, choose_core, forwarding_of, optional_images
 from mvnobox.deploy.epc import check_epc, check_outside, check_pools, epc_setting, installed_epc, wanted_epc
 from mvnobox.deploy.hopeless import Watch
 from mvnobox.deploy.images import ensure_images, load_images
@@ -108,7 +108,9 @@ def up(
             own = [spec.name] if chosen.core == "open5gs" else []
             check_own_secrets(kubectl, has_tls, installation, own, report)
             report.note(f"SBI: TLS with certificates on both sides, {has_tls.said}")
-        images = load_images(ensure_images(report, chosen.optional_images), choice, report)
+        images = load_images(
+            ensure_images(report, optional_images(choice.kind, str(shared["core"].value))), choice, report
+        )
         workspace = Workspace(choice.kubeconfig, report)
         common = {
             "context": _plain(choice.context),
