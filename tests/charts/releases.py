@@ -65,6 +65,12 @@ OUTSIDE = Outside(
     (("a.example/b", "c"),),
 )
 OUTSIDE_EPC = dataclasses.replace(EPC, outside=OUTSIDE)
+# UEs with IPv6 addresses besides, on both cores and over 4G.
+_NETWORKS = [one.model_copy(update={"pool6": "fd45:6a70:1c00::/48"}) for one in BRAND.brand.data_networks]
+SIX = BRAND.brand.model_copy(update={"data_networks": _NETWORKS})
+SIX_BRAND = dataclasses.replace(BRAND, env="six", brand=SIX)
+SIX_REAL_BRAND = dataclasses.replace(EPC_BRAND, env="sixreal", brand=SIX)
+SIX_OUT_BRAND = dataclasses.replace(SIX_REAL_BRAND, env="sixout", epc=OUTSIDE_EPC)
 SIMULATED = [*platform_releases(PLATFORM), *brand_releases(BRAND)]
 REAL = [
     release
@@ -104,7 +110,13 @@ SECURED = [
     if release.chart in ("open5gs", "directory")
 ]
 OWN = [release for release in platform_releases(OWN_PLATFORM) if release.chart in ("open5gs", "directory")]
-RELEASES = [*SIMULATED, *REAL, *WITH_4G, *EDGE, *OUT, *SECURED, *OWN]
+WITH_IPV6 = [
+    release
+    for plan in (SIX_BRAND, SIX_REAL_BRAND, SIX_OUT_BRAND)
+    for release in brand_releases(plan)
+    if release.chart in ("open5gs", "coresim")
+]
+RELEASES = [*SIMULATED, *REAL, *WITH_4G, *EDGE, *OUT, *SECURED, *OWN, *WITH_IPV6]
 
 
 def objects(helm: Path, release: Release) -> list[dict[str, Any]]:

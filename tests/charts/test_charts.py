@@ -154,7 +154,9 @@ def test_only_where_it_is_asked_for_a_pod_has_an_unsafe_sysctl(helm: Path, relea
         for one in objects(helm, changed)
         if one["kind"] == "Deployment"
     }
-    wanted = [{"name": "net.ipv4.ip_forward", "value": "1"}] if forwarding == "sysctl" else None
+    ipv6 = any(one.get("ipv6") for one in [release.values.get("upf", {}), *release.values.get("functions", [])])
+    names = ["net.ipv4.ip_forward", *(["net.ipv6.conf.all.forwarding"] if ipv6 else [])]
+    wanted = [{"name": name, "value": "1"} for name in names] if forwarding == "sysctl" else None
     assert pods["upf"]["securityContext"].get("sysctls") == wanted
     assert all("sysctls" not in pod["securityContext"] for name, pod in pods.items() if name != "upf")
 

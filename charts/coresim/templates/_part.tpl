@@ -38,7 +38,11 @@ spec:
         {{- if .plane }}
         seccompProfile: {type: RuntimeDefault}
         {{- if and (eq .name "upf") (eq .root.Values.forwarding "sysctl") }}
-        sysctls: [{name: net.ipv4.ip_forward, value: "1"}]
+        sysctls:
+          - {name: net.ipv4.ip_forward, value: "1"}
+          {{- if $part.ipv6 }}
+          - {name: net.ipv6.conf.all.forwarding, value: "1"}
+          {{- end }}
         {{- end }}
         {{- else }}
         {{- include "common.podSecurity" . | nindent 8 }}

@@ -22,13 +22,18 @@ def _rate(value: int) -> dict[str, int]:
     return {"value": value, "unit": 0}
 
 
+# Open5GS's numbers of a PDU session's type (TS 24.501 clause 9.11.4.11).
+_IPV4, _IPV4V6 = 1, 3
+
+
 def subscriber_document(brand: BrandSpec, plan: Plan) -> dict[str, Any]:
     """Open5GS's subscriber document (its database schema, version 1) for a plan, without identity and keys."""
     network = brand.data_network(plan.dnn)
     ambr = {"downlink": _rate(network.ambr.downlink), "uplink": _rate(network.ambr.uplink)}
     session = {
         "name": network.name,
-        "type": 1,
+        # A UE that asks for IPv4 alone gets that of both.
+        "type": _IPV4 if network.pool6 is None else _IPV4V6,
         "qos": {"index": 9, "arp": {"priority_level": 8, "pre_emption_capability": 1, "pre_emption_vulnerability": 2}},
         "ambr": ambr,
         "pcc_rule": [],

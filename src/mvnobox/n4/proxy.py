@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from prometheus_client import Counter
 
 from mvnobox.n4 import rules
+from mvnobox.n4.forwarding import Forwarding, NumberTaken
 from mvnobox.n4.gate import Gate
 from mvnobox.n4.nchf import Nchf, Verdict
 from mvnobox.n4.renewal import renew_in
@@ -33,6 +34,10 @@ _OPEN, _SHUT = SESSIONS.labels("open"), SESSIONS.labels("closed")
 
 def _cause(value: Cause | int) -> Ie:
     return codec.u8(IeType.CAUSE, value)
+
+
+def _has_ipv6(addresses: Iterable[str]) -> bool:
+    return any(":" in address for address in addresses)
 
 
 class Ctf:
@@ -224,9 +229,11 @@ class Ctf:
         if imsi is None:
             log.warning("a session without a User ID is refused")
             return answer(Cause.MANDATORY_IE_MISSING, codec.u16(IeType.OFFENDING_IE, IeType.USER_ID))
+        addresses = rules.addresses(message.ies)
         try:
-            adapted = rules.adapt(message.ies, own=rules.OWN_URR, open_=True)
-        except rules.UrrTaken as error:
+            forwarding = Forwarding().after(message.ies, ipv6=_has_ipv6(addresses))
+            adapted = rules.adapt(message.ies, forwarding, own=rules.OWN_URR, open_=True)
+        except NumberTaken as error:
             log.warning("a session is refused: %s", error)
             return answer(Cause.NO_RESOURCES)
         node = smf_address or peer[0]
@@ -236,8 +243,8 @@ class Ctf:
             session = Session(
                 seid=seid, smf_seid=smf_seid, smf=(node, peer[1]), upf_seid=None, imsi=imsi, dnn=name,
                 own_urr=rules.OWN_URR, open=False, limits=self.gate.switch.limits(Verdict(0)), nchf_ref=None,
-                nchf_sequence=0, octets=0, deleted=False, fars=rules.far_actions(message.ies), behind_gate=True,
-                qers=rules.qer_rates(message.ies, {}), addresses=tuple(sorted(rules.addresses(message.ies))),
+                nchf_sequence=0, octets=0, deleted=False, forwarding=forwarding, behind_gate=True,
+                qers=rules.qer_rates(message.ies, {}), addresses=tuple(sorted(addresses)),
             )  # fmt: skip
             # At the same time: to ask the OCS again, for a session that is on disk without its answer, gets the same one.
             verdict, _ = await asyncio.gather(self.gate.first_quota(imsi, seid, name), self._store.add(session))
@@ -246,7 +253,10 @@ class Ctf:
             session.limits, session.throttle = self.gate.switch.limits(verdict), verdict.throttle
             session.nchf_ref, session.renew_seconds = verdict.ref, renew_in(verdict.validity)
             if not session.open or verdict.throttle is not None:
-                adapted = rules.adapt(message.ies, own=rules.OWN_URR, open_=session.open, throttle=verdict.throttle)
+                adapted = rules.adapt(
+                    message.ies, forwarding, own=rules.OWN_URR, open_=session.open, detour=self._upf.detour(seid),
+                    throttle=verdict.throttle,
+                )  # fmt: skip
             ies = [*self._own_f_seid(adapted, seid), rules.create_urr(rules.OWN_URR, session.limits)]
             made, cause = await self._ask_upf(Message(Type.SESSION_ESTABLISHMENT_REQUEST, 0, ies, seid=0))
             upf_seid = made.first(IeType.F_SEID) if made is not None else None
@@ -290,22 +300,23 @@ class Ctf:
             if smf_seid is not None:
                 session.smf_seid, moved = codec.parse_f_seid(smf_seid, ipv6=":" in self._own)
                 changes = {"smf_seid": session.smf_seid, "smf_address": moved or session.smf[0]}
+            known = {*session.addresses, *rules.addresses(message.ies)}
             try:
-                adapted = rules.adapt(message.ies, own=session.own_urr, open_=session.open, throttle=session.throttle)
+                forwarding = session.forwarding.after(message.ies, ipv6=_has_ipv6(known))
+                adapted = rules.adapt(
+                    message.ies, forwarding, own=session.own_urr, open_=session.open,
+                    detour=self._upf.detour(session.seid), throttle=session.throttle,
+                )  # fmt: skip
                 ies = self._own_f_seid(adapted, session.seid)
-            except rules.UrrTaken as error:
+            except NumberTaken as error:
                 log.warning("a modification is refused: %s", error)
                 return Message(kind, 0, [_cause(Cause.NO_RESOURCES)], seid=session.smf_seid)
-            fars = {**session.fars, **rules.far_actions(message.ies)}
-            for far in rules.removed_fars(message.ies):
-                fars.pop(far, None)
             qers = rules.qer_rates(message.ies, session.qers)
-            known = {*session.addresses, *rules.addresses(message.ies)}
             made, cause = await self._ask_upf(Message(message.type, 0, ies, seid=session.upf_seid))
             # What the UPF refused did not happen: the gate must not restore it later.
             if cause == Cause.ACCEPTED:
-                if fars != session.fars:
-                    changes["fars"] = fars
+                if forwarding != session.forwarding:
+                    changes["forwarding"] = forwarding
                 if qers != session.qers:
                     changes["qers"] = qers
                 if known != set(session.addresses):

@@ -9,8 +9,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mvnobox.n4.forwarding import (
+    ACCESS,
+    CORE,
+    CP,
+    Detour,
+    Forwarding,
+    NumberTaken,
+    adapt_fars,
+    renumbered,
+    source_of,
+)
 from mvnobox.pfcp.codec import (
-    DROP,
     TRIGGER_VOLUME_QUOTA,
     TRIGGER_VOLUME_THRESHOLD,
     Ie,
@@ -26,8 +36,6 @@ from mvnobox.pfcp.codec import (
     volume_threshold,
 )
 
-# Source interfaces of the customer's traffic (clause 8.2.2): access (uplink) and core (downlink).
-_TRAFFIC = (0, 1)
 # The highest that Open5GS's UPF takes (OGS_MAX_NUM_OF_URR); its SMF counts from 1.
 OWN_URR = 16
 # While the gate is closed some user planes (Open5GS) count what they drop. It is reported in portions of this size, by
@@ -39,10 +47,6 @@ _BY_VOLUME = 2
 
 # MBR (clause 8.2.8): kbit/s in five octets, uplink before downlink; the most that they can say stands for no limit.
 _MOST = (1 << 40) - 1
-
-
-class UrrTaken(Exception):
-    """The SMF uses the number of the CTF's own usage reporting rule."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,22 +98,6 @@ def limits(granted: int, *, quantum: int, final: bool) -> Limits:
     return Limits(CLOSED_THRESHOLD - 1 if is_of_dropped(threshold) else threshold, granted)
 
 
-def far_actions(ies: Sequence[Ie]) -> dict[int, bytes]:
-    """FAR ID → Apply Action octets that Create FAR and Update FAR elements ask for."""
-    found = {}
-    for ie in ies:
-        if ie.type in (IeType.CREATE_FAR, IeType.UPDATE_FAR):
-            action = ie.member(IeType.APPLY_ACTION)
-            if action:
-                found[_identity(ie, IeType.FAR_ID)] = action
-    return found
-
-
-def removed_fars(ies: Sequence[Ie]) -> list[int]:
-    """The FARs that Remove FAR elements take away."""
-    return [_identity(ie, IeType.FAR_ID) for ie in ies if ie.type == IeType.REMOVE_FAR]
-
-
 def qer_rates(ies: Sequence[Ie], known: dict[int, bytes]) -> dict[int, bytes]:
     """QER ID → MBR octets (none: empty) that the SMF wants, after a request over what it wanted before."""
     found = dict(known)
@@ -145,28 +133,21 @@ def _identity(ie: Ie, type_: int) -> int:
     return number(Ie(type_, ie.member(type_) or b""), 4)
 
 
-def _dropping(action: bytes) -> bytes:
-    """DROP, as long as the SMF's own Apply Action: peers differ in whether they expect one octet or two."""
-    return bytes([DROP]).ljust(len(action), b"\0")
-
-
-def _closed(far: Ie) -> Ie:
-    members = [
-        Ie(member.type, _dropping(member.data)) if member.type == IeType.APPLY_ACTION else member
-        for member in far.children()
-    ]
-    return group(far.type, members)
-
-
-def _counted(pdr: Ie, own: Ie) -> Ie:
-    """A PDR with the CTF's rule (its URR ID) beside the SMF's."""
+def _pdr(pdr: Ie, own: Ie, forwarding: Forwarding) -> Ie:
+    """A PDR with the CTF's rule (its URR ID) beside the SMF's, if it carries the customer's traffic."""
+    to = pdr.member(IeType.FAR_ID)
+    far = number(Ie(IeType.FAR_ID, to), 4) if to is not None else None
     if pdr.type == IeType.CREATE_PDR:
-        pdi = pdr.member(IeType.PDI)
-        source = Ie(IeType.PDI, pdi).member(IeType.SOURCE_INTERFACE) if pdi is not None else None
-        counts = bool(source) and source[0] & 0xF in _TRAFFIC  # type: ignore[index]
+        source = source_of(pdr)
+        carrier = forwarding.control.get(far) if source == CP and far is not None else None
+        if carrier is not None and carrier != far:
+            return renumbered(pdr, carrier)
+        counts = source in (ACCESS, CORE)
     else:
         # URR IDs in an Update PDR replace those that the PDR had (clause 7.5.4.2).
         counts = pdr.member(IeType.URR_ID) is not None
+    if far is not None and forwarding.is_control(far):
+        counts = False
     return Ie(pdr.type, pdr.data + own.encode()) if counts else pdr
 
 
@@ -182,18 +163,26 @@ def _throttled(qer: Ie, throttle: Throttle) -> Ie:
     return group(qer.type, [slowed if member.type == IeType.MBR else member for member in members])
 
 
-def adapt(ies: Sequence[Ie], *, own: int, open_: bool, throttle: Throttle | None = None) -> list[Ie]:
-    """The SMF's elements as the UPF gets them. Raises UrrTaken, PfcpError."""
-    out = []
+def adapt(
+    ies: Sequence[Ie],
+    forwarding: Forwarding,
+    *,
+    own: int,
+    open_: bool,
+    detour: Detour | None = None,
+    throttle: Throttle | None = None,
+) -> list[Ie]:
+    """The SMF's elements as the UPF gets them; `forwarding` is as they make it. Raises NumberTaken, PfcpError."""
+    out: list[Ie] = []
     counts = u32(IeType.URR_ID, own)
     for ie in ies:
         match ie.type:
             case IeType.CREATE_URR if _identity(ie, IeType.URR_ID) == own:
-                raise UrrTaken(f"URR {own} is the CTF's")
+                raise NumberTaken(f"URR {own} is the CTF's")
             case IeType.CREATE_PDR | IeType.UPDATE_PDR:
-                out.append(_counted(ie, counts))
-            case IeType.CREATE_FAR | IeType.UPDATE_FAR if not open_:
-                out.append(_closed(ie))
+                out.append(_pdr(ie, counts, forwarding))
+            case IeType.CREATE_FAR | IeType.UPDATE_FAR | IeType.REMOVE_FAR:
+                out += adapt_fars(ie, forwarding, open_=open_, detour=detour)
             case IeType.CREATE_QER | IeType.UPDATE_QER if throttle is not None:
                 out.append(_throttled(ie, throttle))
             case _:
@@ -231,17 +220,6 @@ def update_urr(own: int, limit: Limits) -> Ie:
 def query_urr(own: int) -> Ie:
     """Asks for what the CTF's rule has counted so far (clause 7.5.4.10)."""
     return group(IeType.QUERY_URR, [u32(IeType.URR_ID, own)])
-
-
-def gate(fars: dict[int, bytes], *, open_: bool) -> list[Ie]:
-    """Update FAR elements that open the gate (what the SMF wants) or close it (drop)."""
-    return [
-        group(
-            IeType.UPDATE_FAR,
-            [u32(IeType.FAR_ID, far), Ie(IeType.APPLY_ACTION, action if open_ else _dropping(action))],
-        )
-        for far, action in sorted(fars.items())
-    ]
 
 
 Report = tuple[int, int, tuple[int, int, int]]

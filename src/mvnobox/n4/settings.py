@@ -27,6 +27,11 @@ class CtfSettings(Settings):
         default=False,
         description="the UPF sets the association up, by our Service's address; it is talked to where it was heard from",
     )
+    upf_ignores_drop: bool = Field(
+        default=False,
+        description="the UPF sends uplink packets to the data network whatever the Apply Action says (Open5GS): a closed "
+        "gate has to lead them elsewhere",
+    )
     http: str = "0.0.0.0:8081"
     notify_uri: str
     ocs: str

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import asyncpg
 
+from mvnobox.n4.forwarding import Forwarding
 from mvnobox.n4.rules import Limits, Report, Throttle, is_of_dropped
 from mvnobox.n4.seen import Seen
 from mvnobox.n4.together import Together
@@ -18,11 +19,12 @@ from mvnobox.service.database import TROUBLE
 
 _COLUMNS = """seid, smf_seid, smf_address, smf_port, upf_seid, imsi, dnn, own_urr, fars, open, threshold, quota,
               nchf_ref, nchf_sequence, octets, deleted_at, behind_gate, throttle_uplink, throttle_downlink, qers, addresses,
-              untold, ending"""
+              towards, control, untold, ending"""
 _INSERTED = {
     "seid": "bigint", "smf_seid": "numeric", "smf_address": "text", "smf_port": "integer", "imsi": "text", "dnn": "text",
     "own_urr": "integer", "fars": "jsonb", "open": "boolean", "threshold": "bigint", "quota": "bigint", "nchf_ref": "text",
     "behind_gate": "boolean", "throttle_uplink": "bigint", "throttle_downlink": "bigint", "qers": "jsonb",
+    "towards": "jsonb", "control": "jsonb",
 }  # fmt: skip
 _INSERT = """INSERT INTO session ({}, addresses, renew_at) OVERRIDING SYSTEM VALUE
              SELECT {}, string_to_array(addresses, ' '), now() + make_interval(secs => renew_seconds)
@@ -52,7 +54,7 @@ ABANDONED_SECONDS = 60.0
 
 @dataclass
 class Session:
-    """One PFCP session; `fars` is FAR ID → the Apply Action octets that the SMF wants.
+    """One PFCP session.
 
     `open`, `limits` and `throttle` are what the UPF shall do; `untold`: it has not taken it. `behind_gate`: it has closed
     the gate. `ending`: the SMF does not know the session any more.
@@ -71,7 +73,7 @@ class Session:
     nchf_sequence: int
     octets: int
     deleted: bool
-    fars: dict[int, bytes] = field(default_factory=dict)
+    forwarding: Forwarding = field(default_factory=Forwarding)
     behind_gate: bool = False
     throttle: Throttle | None = None
     # QER ID → the MBR octets that the SMF wants, empty for none.
@@ -108,7 +110,11 @@ def _session(row: asyncpg.Record) -> Session:
         nchf_sequence=row["nchf_sequence"],
         octets=row["octets"],
         deleted=row["deleted_at"] is not None,
-        fars=_from_json(row["fars"]),
+        forwarding=Forwarding(
+            _from_json(row["fars"]),
+            _from_json(row["towards"]),
+            {int(far): carrier for far, carrier in json.loads(row["control"]).items()},
+        ),
         behind_gate=row["behind_gate"],
         throttle=None
         if row["throttle_downlink"] is None
@@ -124,7 +130,7 @@ def _from_json(text: str) -> dict[int, bytes]:
     return {int(key): bytes.fromhex(value) for key, value in json.loads(text).items()}
 
 
-def _to_json(octets: dict[int, bytes]) -> str:
+def _to_json(octets: Mapping[int, bytes]) -> str:
     return "{" + ",".join([f'"{key}":"{value.hex()}"' for key, value in octets.items()]) + "}"
 
 
@@ -132,10 +138,12 @@ def _row(session: Session) -> tuple[Any, ...]:
     """A session as `_INSERT` takes it."""
     throttle = session.throttle
     return (
-        session.seid, session.smf_seid, *session.smf, session.imsi, session.dnn, session.own_urr, _to_json(session.fars),
+        session.seid, session.smf_seid, *session.smf, session.imsi, session.dnn, session.own_urr,
+        _to_json(session.forwarding.actions),
         session.open, session.limits.threshold, session.limits.quota, session.nchf_ref, session.behind_gate,
         None if throttle is None else throttle.uplink, None if throttle is None else throttle.downlink,
-        _to_json(session.qers), " ".join(session.addresses), session.renew_seconds,
+        _to_json(session.qers), _to_json(session.forwarding.towards), json.dumps(dict(session.forwarding.control)),
+        " ".join(session.addresses), session.renew_seconds,
     )  # fmt: skip
 
 
@@ -267,11 +275,14 @@ class Store:
         return [_session(row) for row in rows]
 
     async def update(self, seid: int, **columns: Any) -> None:
-        """Set columns of a session; `limits` and `throttle` are two each, `renew_seconds` count from now."""
+        """Set columns of a session; `limits` and `throttle` are two each, `forwarding` three; `renew_seconds` count from now."""
         values: dict[str, Any] = {}
         for key, value in columns.items():
             match key:
-                case "fars" | "qers":
+                case "forwarding":
+                    values |= {"fars": _to_json(value.actions), "towards": _to_json(value.towards)}
+                    values["control"] = json.dumps(dict(value.control))
+                case "qers":
                     values[key] = _to_json(value)
                 case "limits":
                     values |= {"threshold": value.threshold, "quota": value.quota}

@@ -10,7 +10,7 @@ from typing import Any
 
 from prometheus_client import Counter
 
-from mvnobox.n4 import rules
+from mvnobox.n4 import forwarding, rules
 from mvnobox.n4.nchf import Verdict
 from mvnobox.n4.renewal import renew_in
 from mvnobox.n4.settings import CtfSettings
@@ -129,7 +129,7 @@ class Switch:
         # A quota counts from the last report, so it is told anew even where it is the same number.
         ies: list[Ie] = [rules.update_urr(session.own_urr, wanted.limits)]
         if turns:
-            ies += rules.gate(session.fars, open_=wanted.open)
+            ies += forwarding.gate(session.forwarding, open_=wanted.open, detour=self._upf.detour(session.seid))
         if slows:
             ies += rules.rates(session.qers, wanted.throttle)
         if turns or slows:

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 
 from prometheus_client import Gauge
 
+from mvnobox.n4.forwarding import Detour
 from mvnobox.n4.settings import CtfSettings, resolve
 from mvnobox.n4.store import Store
 from mvnobox.pfcp import codec
@@ -54,6 +55,10 @@ class Upf:
             found = await asyncio.to_thread(resolve, self._settings.upf, ":" in self._own)
             self._address = now, (found, self._settings.upf_port)
         return self._address[1]
+
+    def detour(self, seid: int) -> Detour | None:
+        """Where a session's uplink goes while its gate is closed; None where DROP is enough."""
+        return Detour(self._own, seid & 0xFFFFFFFF) if self._settings.upf_ignores_drop else None
 
     async def request(self, message: Message) -> Message:
         """Ask the UPF. Raises NoAnswer, OSError."""

@@ -97,6 +97,7 @@ class IeType(enum.IntEnum):
     QFI = 124
     USER_ID = 141
     APN_DNN = 159
+    INTERFACE_TYPE = 160
     S_NSSAI = 257
 
 
@@ -317,6 +318,13 @@ def parse_f_seid(ie: Ie, *, ipv6: bool = False) -> tuple[int, str | None]:
     if flags & 2 and len(data) >= 13:
         return seid, str(ipaddress.IPv4Address(data[9:13]))
     return seid, None
+
+
+def gtp_u_header(teid: int, address: str) -> Ie:
+    """Outer Header Creation of GTP-U over UDP and IPv4 or IPv6 (clause 8.2.56)."""
+    packed = _packed(address)
+    kind = 0x0100 if len(packed) == 4 else 0x0200
+    return Ie(IeType.OUTER_HEADER_CREATION, struct.pack(">HI", kind, teid) + packed)
 
 
 def recovery(seconds: int) -> Ie:

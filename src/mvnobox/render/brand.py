@@ -10,7 +10,7 @@ from mvnobox.errors import BadInput
 from mvnobox.render.engine import render_template
 from mvnobox.render.epc import Epc
 from mvnobox.render.hostnetwork import host_network_stand_in
-from mvnobox.render.open5gs import CoreSlice, lab_ran, session_management, slows, user_plane
+from mvnobox.render.open5gs import CoreSlice, ipv6, lab_ran, session_management, slows, user_plane
 from mvnobox.render.operator import operator_core
 from mvnobox.render.platform import BrandCore
 from mvnobox.render.release import (
@@ -81,6 +81,7 @@ def brand_releases(plan: BrandPlan) -> list[Release]:
         "quantum_octets": QUANTUM_OCTETS,
         "public_url": plan.public_url or "",
         "upf_initiates": plan.core == "open5gs",
+        "upf_ignores_drop": plan.core == "open5gs",
         "shaper": plan.core == "open5gs" and slows(plan.brand),
         "allow": [f"dn.{plan.platform_namespace}.svc.{CLUSTER_DOMAIN}"],
     }
@@ -140,12 +141,13 @@ def brand_releases(plan: BrandPlan) -> list[Release]:
     )
     if plan.core == "simulated":
         coresim = {"brand": plan.brand.name, "image": image_values(plan.images.coresim), "peers": peers}
+        on = {"enabled": True, **({"ipv6": True} if ipv6(plan.brand) else {})}
         releases += [
             Release(
                 "core",
                 "coresim",
                 plan.namespace,
-                {**coresim, "smf": {"enabled": True, "config": render_template("coresim/smf.yaml.j2", **context)}},
+                {**coresim, "smf": {**on, "config": render_template("coresim/smf.yaml.j2", **context)}},
             ),
             Release(
                 "user-plane",
@@ -154,7 +156,7 @@ def brand_releases(plan: BrandPlan) -> list[Release]:
                 {
                     **coresim,
                     "forwarding": plan.forwarding,
-                    "upf": {"enabled": True, "config": render_template("coresim/upf.yaml.j2", **context)},
+                    "upf": {**on, "config": render_template("coresim/upf.yaml.j2", **context)},
                     "ue": {"enabled": True, "config": render_template("coresim/ue.yaml.j2", **context)},
                 },
             ),

@@ -11,6 +11,7 @@ from mvnobox.errors import BadInput
 from mvnobox.render.engine import render_template
 from mvnobox.render.outside import BrandEdge, Outside
 from mvnobox.spec import BrandSpec
+from mvnobox.spec.networks import UE_PREFIX
 
 # A DiameterIdentity is a host name (RFC 6733 section 4.3.1).
 _IDENTITY = re.compile(r"^(?=.{1,253}$)[A-Za-z0-9]([A-Za-z0-9-]{0,62})(\.[A-Za-z0-9][A-Za-z0-9-]{0,62})+$")
@@ -175,6 +176,9 @@ class Ranges:
 
     of_5g: str
     of_4g: str
+    # The same of IPv6, by the first address of the first and the last /64; empty without a pool6.
+    of_5g6: str = ""
+    of_4g6: str = ""
 
 
 def pool_ranges(brand: BrandSpec) -> dict[str, Ranges]:
@@ -183,8 +187,22 @@ def pool_ranges(brand: BrandSpec) -> dict[str, Ranges]:
     for network in brand.data_networks:
         lower, upper = network.network.subnets(prefixlen_diff=1)
         first, last = lower.network_address + 2, upper.broadcast_address - 1
-        halves[network.name] = Ranges(f"{first}-{lower.broadcast_address}", f"{upper.network_address}-{last}")
+        of_both = (f"{first}-{lower.broadcast_address}", f"{upper.network_address}-{last}")
+        halves[network.name] = Ranges(*of_both, *_halves6(network.network6))
     return halves
+
+
+def _halves6(pool: ipaddress.IPv6Network | None) -> tuple[str, str]:
+    """The same in /64s: the gateway's, which is the first one, and the last one are nobody's."""
+    if pool is None:
+        return "", ""
+    one = 1 << 128 - UE_PREFIX
+    lower, upper = pool.subnets(prefixlen_diff=1)
+    end = upper.network_address + (upper.num_addresses - 2 * one)
+    return (
+        f"{lower.network_address + one}-{lower.network_address + (lower.num_addresses - one)}",
+        f"{upper.network_address}-{end}",
+    )
 
 
 def check_halves(brand: BrandSpec) -> None:
@@ -198,6 +216,17 @@ def check_halves(brand: BrandSpec) -> None:
             raise BadInput(
                 f"with 4G a half of {network.pool} of {network.name!r} is 5G's, with room for {room} UEs, and brand "
                 f"{brand.name!r} can sell {brand.lines} lines (numberRange, msinRange)",
+                f"a /{enough} in the brand's file, shorter ranges, or no 4G for this brand",
+            )
+        if network.network6 is None or network.name not in sold:
+            continue
+        # Each half has a /64 that no UE gets: the gateway's, and the last one.
+        room = 2 ** (UE_PREFIX - network.network6.prefixlen) // 2 - 1
+        if room < brand.lines:
+            enough = UE_PREFIX - (2 * (brand.lines + 1) - 1).bit_length()
+            raise BadInput(
+                f"with 4G a half of {network.pool6} of {network.name!r} is 5G's, with room for {room} UEs of a "
+                f"/{UE_PREFIX} each, and brand {brand.name!r} can sell {brand.lines} lines (numberRange, msinRange)",
                 f"a /{enough} in the brand's file, shorter ranges, or no 4G for this brand",
             )
 

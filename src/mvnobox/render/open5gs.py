@@ -21,6 +21,7 @@ UES = 4096
 MOST_PLMNS = 12
 # Resolvers of customers whose brand names none.
 PUBLIC_DNS = ("9.9.9.9", "149.112.112.112")
+PUBLIC_DNS6 = ("2620:fe::fe", "2620:fe::9")
 SBI = {"name": "sbi", "port": 7777, "protocol": "TCP"}
 METRICS = {"name": "metrics", "port": 9090, "protocol": "TCP"}
 PFCP = {"name": "pfcp", "port": 8805, "protocol": "UDP"}
@@ -163,12 +164,18 @@ def _of_brand(context: Mapping[str, Any]) -> dict[str, Any]:
     brand: BrandSpec = context["brand"]
     platform = context["platform_namespace"]
     servers = [str(server) for network in brand.data_networks for server in network.dns]
+    public = PUBLIC_DNS + (PUBLIC_DNS6 if ipv6(brand) else ())
     return {
         **context,
         "ues": UES,
         "scp": f"scp.{platform}.svc.{CLUSTER_DOMAIN}",
-        "dns": list(dict.fromkeys(servers)) or list(PUBLIC_DNS),
+        "dns": list(dict.fromkeys(servers)) or list(public),
     }
+
+
+def ipv6(brand: BrandSpec) -> bool:
+    """Whether UEs of a brand get IPv6 addresses."""
+    return any(network.pool6 for network in brand.data_networks)
 
 
 def slows(brand: BrandSpec) -> bool:
@@ -193,7 +200,8 @@ def session_management(
         "ranges": pool_ranges(brand) if epc else {},
         "sbi_tls": MOUNTED_AT if sbi_tls else "",
     }
-    functions = [_function("smf", [SBI, PFCP, METRICS], render_template("open5gs/smf.yaml.j2", **full))]
+    ports, more = _managing([SBI, PFCP, METRICS], brand)
+    functions = [_function("smf", ports, render_template("open5gs/smf.yaml.j2", **full), **more)]
     values = {
         **_base(images, monitoring_namespace),
         **_secured(sbi_tls),
@@ -207,15 +215,21 @@ def session_management(
     return values
 
 
+def _managing(ports: list[dict[str, Any]], brand: BrandSpec) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Ports and more of a function that manages sessions: router solicitations come from the user plane by GTP-U."""
+    return ([*ports, GTPU], {"ipv6": True}) if ipv6(brand) else (ports, {})
+
+
 def _packet_gateway(context: Mapping[str, Any], epc: Epc) -> dict[str, Any]:
     """A brand's packet gateway; outside, with the host network's address on its pod, which takes NET_ADMIN once."""
     brand: BrandSpec = context["brand"]
     full = {**_of_brand(context), "ranges": pool_ranges(brand), "epc": epc, "edge": epc.edge(brand.name)}
-    more: dict[str, Any] = {"program": "smf", "files": diameter_files("pgwc", full)}
+    ports, more = _managing([GTPC, PFCP, METRICS], brand)
+    more |= {"program": "smf", "files": diameter_files("pgwc", full)}
     if epc.outside is not None and full["edge"] is not None:
         more["prepare"] = render_template("open5gs/pgwc.sh.j2", **full)
         more["outside"] = epc.outside.service_values(full["edge"].pgw, GTPC)
-    return _function("pgwc", [GTPC, PFCP, METRICS], render_template("open5gs/pgwc.yaml.j2", **full), **more)
+    return _function("pgwc", ports, render_template("open5gs/pgwc.yaml.j2", **full), **more)
 
 
 def user_plane(
@@ -233,7 +247,7 @@ def user_plane(
     full = {**_of_brand(context), "edge": edge, "closed": epc.closed_networks if epc else ()}
     config = render_template("open5gs/upf.yaml.j2", **full)
     prepare = render_template("open5gs/upf.sh.j2", **full)
-    more: dict[str, Any] = {}
+    more: dict[str, Any] = {"ipv6": True} if ipv6(context["brand"]) else {}
     ports = [PFCP, GTPU, METRICS]
     if slows(context["brand"]):
         more["shaper"] = render_template("open5gs/shaper.yaml.j2", **full, shaper_port=SHAPER["port"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mvnobox.core.operator import CoreInput, Need, Open5GS, Slice, core_refusals, to_open5gs
+from mvnobox.core.operator import CoreInput, IpVersion, Need, Open5GS, Slice, core_refusals, to_open5gs
 from mvnobox.errors import BadInput
 from mvnobox.spec import BrandSpec, Plan
 
@@ -23,6 +23,7 @@ def core_input(brand: BrandSpec, namespace: str) -> CoreInput:
         mnc=brand.plmn.mnc,
         slices=(Slice(brand.slice.sst, brand.slice.sd),),
         dnns=tuple(network.name for network in brand.data_networks),
+        ip=IpVersion.IPV4V6 if any(network.pool6 for network in brand.data_networks) else IpVersion.IPV4,
         pool=brand.data_networks[0].pool,
         needs=frozenset(needs),
         labels={"app.kubernetes.io/part-of": "mvno-in-a-box", "mvno.box/brand": brand.name},

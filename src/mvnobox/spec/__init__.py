@@ -8,7 +8,6 @@
 from mvnobox.spec.brand import (
     Allowances,
     BrandSpec,
-    DataNetwork,
     DestinationGroup,
     Plan,
     Slice,
@@ -17,6 +16,7 @@ from mvnobox.spec.brand import (
 from mvnobox.spec.conflicts import check_together
 from mvnobox.spec.country import Country, country, country_codes
 from mvnobox.spec.loading import InvalidSpec, Problem, load_brand, parse_brand
+from mvnobox.spec.networks import DataNetwork
 from mvnobox.spec.rating import minor_units, rating_document
 from mvnobox.spec.schema import brand_schema
 

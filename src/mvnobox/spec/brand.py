@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from decimal import Decimal
 from typing import Annotated, Any, Literal
@@ -10,7 +9,6 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     AnyUrl,
     Field,
-    IPvAnyAddress,
     PrivateAttr,
     ValidationInfo,
     field_validator,
@@ -19,14 +17,13 @@ from pydantic import (
 
 from mvnobox.spec.colour import contrast
 from mvnobox.spec.country import TEST_MCCS, Country, country, country_codes
+from mvnobox.spec.networks import DataNetwork
 from mvnobox.spec.parts import E164, HexColour, Locale, LocalText, Model, Money, Period, Slug
 from mvnobox.spec.rates import Rate, RoamingZone, TimeBand, overlap
 from mvnobox.spec.units import BitRate, Octets, OctetsOrUnlimited, SecondsOrUnlimited
 
 # Names that are namespaces or stacks of the platform itself.
 RESERVED_NAMES = ("platform", "kube-system", "default", "public", "mvno", "ocs", "directory")
-# Address space that the cluster and the node use themselves.
-RESERVED_POOLS = ("10.96.0.0/16", "10.244.0.0/16", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4")
 
 
 class LegalEntity(Model):
@@ -116,60 +113,6 @@ class Slice(Model):
         if isinstance(value, int):
             raise ValueError("write the slice differentiator in quotes, six hexadecimal digits, for instance '000001'")
         return value.lower() if isinstance(value, str) else value
-
-
-class Ambr(Model):
-    """Aggregate maximum bit rate of a subscriber (TS 23.501 clause 5.7.1.6)."""
-
-    downlink: BitRate
-    uplink: BitRate
-
-
-class DataNetwork(Model):
-    """A DNN/APN that the brand sells, with the addresses of its UEs."""
-
-    name: str = Field(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$", max_length=63)
-    routed: bool = Field(
-        default=False,
-        description="false: UEs are behind NAT; true: they keep their addresses, which the platform's network has to route",
-    )
-    pool: str = Field(examples=["10.45.0.0/16"], description="IPv4 network of the UEs; the first host is the gateway")
-    dns: list[IPvAnyAddress] = Field(default_factory=list, max_length=2)
-    mtu: int = Field(default=1400, ge=1280, le=9000)
-    ambr: Ambr
-
-    @field_validator("pool")
-    @classmethod
-    def _network(cls, value: str, info: ValidationInfo) -> str:
-        try:
-            network = ipaddress.IPv4Network(value)
-        except ValueError as error:
-            raise ValueError(f"{error}: write an IPv4 network, for instance 10.45.0.0/16") from None
-        if not network.is_private and not info.data.get("routed"):
-            raise ValueError(
-                f"{value} is public address space: UEs are behind NAT, take a private network, or routed: true where the "
-                "platform's network routes it here"
-            )
-        if network.prefixlen > 29:
-            raise ValueError(f"{value} holds {max(network.num_addresses - 3, 0)} UEs: take a /29 or larger")
-        for taken in RESERVED_POOLS:
-            if network.overlaps(ipaddress.IPv4Network(taken)):
-                raise ValueError(f"{value} overlaps {taken}, which the cluster itself uses")
-        return str(network)
-
-    @property
-    def network(self) -> ipaddress.IPv4Network:
-        return ipaddress.IPv4Network(self.pool)
-
-    @property
-    def gateway(self) -> str:
-        """The user plane's own address in the pool: its first host."""
-        return str(self.network.network_address + 1)
-
-    @property
-    def capacity(self) -> int:
-        """UEs that can have an address at once (network, gateway and broadcast left out)."""
-        return self.network.num_addresses - 3
 
 
 class DestinationGroup(Model):
@@ -376,6 +319,10 @@ class BrandSpec(Model):
                 if one.network.overlaps(other.network):
                     raise ValueError(
                         f"the pools of {other.name!r} ({other.pool}) and {one.name!r} ({one.pool}) overlap"
+                    )
+                if one.network6 and other.network6 and one.network6.overlaps(other.network6):
+                    raise ValueError(
+                        f"the pools of {other.name!r} ({other.pool6}) and {one.name!r} ({one.pool6}) overlap"
                     )
         return value
 

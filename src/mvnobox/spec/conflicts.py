@@ -25,6 +25,14 @@ def _pair(one: BrandSpec, other: BrandSpec) -> list[tuple[str, str, str]]:
                         f"a network apart from {theirs.pool}, which brand {other.name!r} has",
                     )
                 )
+            if network.network6 and theirs.network6 and network.network6.overlaps(theirs.network6):
+                found.append(
+                    (
+                        f"dataNetworks[{index}].pool6",
+                        str(network.pool6),
+                        f"a network apart from {theirs.pool6}, which brand {other.name!r} has",
+                    )
+                )
     if one.slice == other.slice:
         said = f"sst {one.slice.sst}" + (f", sd {one.slice.sd}" if one.slice.sd else "")
         found.append(("slice", said, f"another slice: brand {other.name!r} has this one"))

@@ -5,12 +5,14 @@ Works on the file's data, however broken it is, so that every error comes at onc
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import re
 from collections.abc import Iterator
 from typing import Any
 from zoneinfo import available_timezones
 
+from mvnobox.spec.networks import SMALLEST_POOL6, UE_PREFIX, prefixes
 from mvnobox.spec.rates import ELSEWHERE, HOME, OTHER
 
 Location = tuple[str | int, ...]
@@ -106,20 +108,24 @@ def _pool_problems(data: dict[str, Any]) -> Iterator[Finding]:
     counts = [count for key in ("numberRange", "msinRange") if (count := _count(data, key)) is not None]
     lines = min(counts, default=0)
     sold = set(_names(data, "plans", "dnn"))
+    allowed = f"room for the {lines} lines that numberRange and msinRange allow (a /{{}}), or shorter ranges"
     for number, network in _list(data, "dataNetworks"):
-        try:
-            pool = ipaddress.IPv4Network(network["pool"])
-        except (KeyError, ValueError, TypeError):
+        where: Location = ("dataNetworks", number)
+        if network.get("name") not in sold:
             continue
-        # The network, the gateway and the broadcast address are no UE's.
-        room = pool.num_addresses - 3
-        if network.get("name") in sold and pool.prefixlen <= 29 and room < lines:
-            enough = 32 - (lines + 2).bit_length()
-            yield (
-                ("dataNetworks", number, "pool"),
-                f"{network['pool']}, which has room for {room} UEs",
-                f"room for the {lines} lines that numberRange and msinRange allow (a /{enough}), or shorter ranges",
-            )
+        with contextlib.suppress(KeyError, ValueError, TypeError):
+            pool = ipaddress.IPv4Network(network["pool"])
+            # The network, the gateway and the broadcast address are no UE's.
+            room = pool.num_addresses - 3
+            if pool.prefixlen <= 29 and room < lines:
+                enough = 32 - (lines + 2).bit_length()
+                yield (*where, "pool"), f"{network['pool']}, which has room for {room} UEs", allowed.format(enough)
+        with contextlib.suppress(KeyError, ValueError, TypeError):
+            pool6 = ipaddress.IPv6Network(network["pool6"])
+            if pool6.prefixlen <= SMALLEST_POOL6 and prefixes(pool6) < lines:
+                enough = UE_PREFIX - (lines + 1).bit_length()
+                found = f"{network['pool6']}, which has room for {prefixes(pool6)} UEs of a /{UE_PREFIX} each"
+                yield (*where, "pool6"), found, allowed.format(enough)
 
 
 def reference_problems(data: dict[str, Any]) -> Iterator[Finding]:

@@ -72,6 +72,11 @@ def test_open5gs_document_of_a_plan() -> None:
     assert document["ambr"] == {"downlink": {"value": 50, "unit": 2}, "uplink": {"value": 10, "unit": 2}}
     assert document["slice"][0]["sd"] == "000001" and document["slice"][0]["session"][0]["name"] == "silverline"
     assert not {"security", "imsi", "msisdn"} & set(document)
+    # IPv4; both where the data network has addresses of both.
+    assert document["slice"][0]["session"][0]["type"] == 1
+    networks = [network.model_copy(update={"pool6": "fd45:6a70:1c00::/48"}) for network in BRAND.data_networks]
+    both = subscriber_document(BRAND.model_copy(update={"data_networks": networks}), BRAND.plans[0])
+    assert both["slice"][0]["session"][0]["type"] == 3
 
 
 def test_fair_use_is_a_slowed_bucket_after_everything_else() -> None:

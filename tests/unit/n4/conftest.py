@@ -179,15 +179,25 @@ async def scripted(pg_database: Any) -> AsyncIterator[tuple[Bench, Chf]]:
             yield made, chf
 
 
+@pytest.fixture
+async def ignoring(pg_database: Any) -> AsyncIterator[tuple[Bench, Chf]]:
+    """The same before a UPF that sends uplink packets on whatever the Apply Action says."""
+    chf = Chf(QUOTA)
+    async with serving(chf) as address:
+        made = Bench(address)
+        async with around(made, address, pg_database, upf_ignores_drop=True):
+            yield made, chf
+
+
 @contextlib.asynccontextmanager
-async def around(made: Bench, ocs: str, pg_database: Any) -> AsyncIterator[None]:
-    """CTF, SMF and UPF."""
+async def around(made: Bench, ocs: str, pg_database: Any, **more: Any) -> AsyncIterator[None]:
+    """CTF, SMF and UPF; `more` settings of the CTF."""
     dsn = pg_database.dsn("ctf_alpha")
     await database.migrate(dsn, Path(database.__file__).parents[1] / "n4/migrations")
     pool = await database.make_pool(dsn)
     settings = CtfSettings(
         brand="alpha", listen=made.own, advertise=made.own, upf=made.upf.address, ocs=ocs,
-        notify_uri=f"http://127.0.0.1:{free_port()}", quota_octets=QUOTA, reporting_quantum_octets=QUANTUM,
+        notify_uri=f"http://127.0.0.1:{free_port()}", quota_octets=QUOTA, reporting_quantum_octets=QUANTUM, **more,
     )  # fmt: skip
     await made.smf.open()
     await made.upf.open()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from mvnobox.n4.forwarding import OWN_FAR, renumbered
 from mvnobox.n4.rules import OWN_URR
 from mvnobox.pfcp import codec
 from mvnobox.pfcp.codec import Ie, IeType, Message, Type
@@ -112,13 +113,23 @@ class Replay:
         self.bench.upf.answers[Type.SESSION_MODIFICATION_REQUEST].append(answer)
 
 
+def actions(ies: list[Ie]) -> dict[int, bytes]:
+    """FAR ID → Apply Action octets in Create FAR and Update FAR elements."""
+    fars = [ie.children() for ie in ies if ie.type in (IeType.CREATE_FAR, IeType.UPDATE_FAR)]
+    found = {codec.number(codec.first(far, IeType.FAR_ID), 4): codec.first(far, IeType.APPLY_ACTION) for far in fars}
+    return {far: action.data for far, action in found.items() if action is not None}
+
+
 def without_own(ies: list[Ie]) -> list[Ie]:
-    """The SMF's elements: without the CTF's own rule and the references to it."""
-    own = codec.u32(IeType.URR_ID, OWN_URR)
+    """The SMF's elements: without the CTF's own rules and the references to them."""
+    own, twin = codec.u32(IeType.URR_ID, OWN_URR), codec.u32(IeType.FAR_ID, OWN_FAR)
     out = []
     for ie in ies:
-        if ie.type == IeType.CREATE_URR and own in ie.children():
+        if ie.type in (IeType.CREATE_URR, IeType.CREATE_FAR, IeType.UPDATE_FAR) and {own, twin} & set(ie.children()):
             continue
+        if ie.type == IeType.CREATE_PDR and twin in ie.children():
+            # The downlink's, which Open5GS shares with what its SMF sends to the UE.
+            ie = renumbered(ie, 1)
         if ie.type in (IeType.CREATE_PDR, IeType.UPDATE_PDR):
             ie = codec.group(ie.type, [member for member in ie.children() if member != own])
         out.append(ie)

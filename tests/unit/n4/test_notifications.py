@@ -8,11 +8,12 @@ import pytest
 from tests.chf import Chf
 
 from mvnobox.n4.notify import Addresses
-from mvnobox.n4.rules import CLOSED, far_actions
+from mvnobox.n4.rules import CLOSED
 from mvnobox.pfcp.codec import DROP, Message, Type
 
 from .conftest import QUANTUM, TOKEN, Bench, until
 from .replay import Replay, messages
+from .replay import actions as far_actions
 
 pytestmark = pytest.mark.timeout(60)
 CHANGE = Type.SESSION_MODIFICATION_REQUEST

@@ -11,12 +11,12 @@ import pytest
 from tests.chf import Chf
 
 from mvnobox.n4.nchf import LONGEST_PAUSE_SECONDS, _pause
-from mvnobox.n4.rules import far_actions
 from mvnobox.pfcp import codec
 from mvnobox.pfcp.codec import DROP, Message, Type
 
 from .conftest import QUANTUM, SMF, Bench, placed, until
 from .replay import Replay, messages
+from .replay import actions as far_actions
 
 pytestmark = pytest.mark.timeout(60)
 CHANGE = Type.SESSION_MODIFICATION_REQUEST

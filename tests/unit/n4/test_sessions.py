@@ -13,12 +13,13 @@ from tests.chf import Chf
 
 from mvnobox.core.sim.upf_rules import Session as UpfSession
 from mvnobox.core.sim.upf_rules import apply
-from mvnobox.n4.rules import OWN_URR, far_actions
+from mvnobox.n4.rules import OWN_URR
 from mvnobox.pfcp import codec
 from mvnobox.pfcp.codec import BUFF, DROP, FORW, NOCP, Ie, IeType, Message, Type
 
 from .conftest import CTF, QUANTUM, SMF, UPF, Bench, placed, until
 from .replay import Replay, imsi_in, messages
+from .replay import actions as far_actions
 
 pytestmark = pytest.mark.timeout(90)
 CHANGE = Type.SESSION_MODIFICATION_REQUEST

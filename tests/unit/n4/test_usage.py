@@ -12,15 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mvnobox.n4.forwarding import Detour, Forwarding, NumberTaken, gate
 from mvnobox.n4.rules import (
     CLOSED,
     OWN_URR,
     Limits,
-    UrrTaken,
     adapt,
     create_urr,
-    far_actions,
-    gate,
     limits,
     split_usage,
 )
@@ -29,6 +27,10 @@ from mvnobox.n4.store import Session, Store
 from mvnobox.pfcp import codec
 from mvnobox.pfcp.codec import DROP, FORW, Ie, IeType, Message, PfcpError, Type
 from mvnobox.service import database
+
+from .replay import actions
+
+DETOUR = Detour("127.0.0.1", 1)
 
 
 @given(st.lists(st.integers(0, 120), max_size=300))
@@ -122,7 +124,7 @@ def rules() -> list[Ie]:
 
 
 def test_every_flow_and_both_directions_count_on_one_rule_and_the_smfs_own_rules_stay() -> None:
-    adapted = adapt(rules(), own=OWN_URR, open_=True)
+    adapted = adapt(rules(), Forwarding(), own=OWN_URR, open_=True)
     assert adapted[2:] == rules()[2:]
     downlink, uplink = (
         [codec.number(ie, 4) for ie in pdr.children() if ie.type == IeType.URR_ID] for pdr in adapted[:2]
@@ -134,23 +136,24 @@ def test_every_flow_and_both_directions_count_on_one_rule_and_the_smfs_own_rules
     # A rule for the control plane's own traffic, and an update that leaves the rules alone, are not touched.
     control = codec.group(IeType.CREATE_PDR, [codec.group(IeType.PDI, [codec.u8(IeType.SOURCE_INTERFACE, 3)])])
     update = codec.group(IeType.UPDATE_PDR, [codec.u16(IeType.PDR_ID, 1), codec.u32(IeType.PRECEDENCE, 9)])
-    assert adapt([control, update], own=OWN_URR, open_=True) == [control, update]
+    assert adapt([control, update], Forwarding(), own=OWN_URR, open_=True) == [control, update]
     changed = codec.group(IeType.UPDATE_PDR, [codec.u16(IeType.PDR_ID, 1), codec.u32(IeType.URR_ID, 2)])
-    assert codec.u32(IeType.URR_ID, OWN_URR) in adapt([changed], own=OWN_URR, open_=True)[0].children()
+    assert codec.u32(IeType.URR_ID, OWN_URR) in adapt([changed], Forwarding(), own=OWN_URR, open_=True)[0].children()
 
 
 def test_a_closed_gate_drops_and_an_open_one_gives_back_what_the_smf_wanted() -> None:
-    adapted = adapt(rules(), own=OWN_URR, open_=False)
-    assert far_actions(adapted) == {1: bytes([DROP, 0])}
+    adapted = adapt(rules(), Forwarding(), own=OWN_URR, open_=False)
+    assert actions(adapted) == {1: bytes([DROP, 0])}
     # BUFF and all: a top-up must not forward to an idle UE.
     wanted = {1: bytes([codec.BUFF | codec.NOCP, 0]), 2: bytes([FORW])}
-    assert far_actions(gate(wanted, open_=True)) == wanted
-    assert far_actions(gate(wanted, open_=False)) == {1: bytes([DROP, 0]), 2: bytes([DROP])}
+    assert actions(gate(Forwarding(wanted), open_=True)) == wanted
+    assert actions(gate(Forwarding(wanted), open_=False)) == {1: bytes([DROP, 0]), 2: bytes([DROP])}
 
 
 def test_an_smf_that_uses_the_ctfs_rule_number_is_refused() -> None:
-    with pytest.raises(UrrTaken):
-        adapt([codec.group(IeType.CREATE_URR, [codec.u32(IeType.URR_ID, OWN_URR)])], own=OWN_URR, open_=True)
+    with pytest.raises(NumberTaken):
+        taken = codec.group(IeType.CREATE_URR, [codec.u32(IeType.URR_ID, OWN_URR)])
+        adapt([taken], Forwarding(), own=OWN_URR, open_=True)
 
 
 @pytest.mark.parametrize(
@@ -184,9 +187,8 @@ def test_octets_that_are_no_pfcp_are_refused_in_one_way(data: bytes) -> None:
     try:
         message = codec.decode(data)
         split_usage(message.ies, OWN_URR)
-        adapt(message.ies, own=OWN_URR, open_=False)
-        far_actions(message.ies)
-    except (PfcpError, UrrTaken):
+        adapt(message.ies, Forwarding().after(message.ies, ipv6=True), own=OWN_URR, open_=False, detour=DETOUR)
+    except (PfcpError, NumberTaken):
         pass
 
 

@@ -44,6 +44,10 @@ def test_what_it_cannot_do_is_said_at_once_and_before_anything_is_made() -> None
     assert "no charging function" in caught.value.cause and "the DNN 'silverline'" in caught.value.cause
     assert "--core open5gs" in caught.value.remedy and caught.value.exit_code == 2
     assert core_input(NEIGHBOURS, "x").needs == frozenset()
+    networks = [one.model_copy(update={"pool6": "fd45:6a70:1c00::/48"}) for one in NEIGHBOURS.data_networks]
+    with pytest.raises(BadInput, match="ipv4v6 sessions"):
+        both = NEIGHBOURS.model_copy(update={"data_networks": networks})
+        brand_resources(BrandPlan("dev", both, IMAGES, core="operator"))
     assert core_input(silverline, "x").needs == {Need.CHARGING_ON_N4}
 
 

@@ -37,13 +37,18 @@ def script(plan: BrandPlan = PLAN) -> str:
     [
         ("echo 0 > /proc/sys/net/ipv4/ip_forward", "net.ipv4.ip_forward is 0 in the pod"),
         ("echo 1 > /proc/sys/net/ipv4/ip_forward; mount -t tmpfs none /dev/net", "this node's kernel makes no TUN devices"),
+        ("echo 1 > /proc/sys/net/ipv4/ip_forward; echo 0 > /proc/sys/net/ipv6/conf/all/forwarding", "net.ipv6.conf.all.forwarding is 0 in the pod"),
+        ("echo 1 > /proc/sys/net/ipv4/ip_forward; echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6", "IPv6 is off in the pod"),
     ],
 )  # fmt: skip
 def test_a_node_that_cannot_carry_a_user_plane(before: str, cause: str) -> None:
     if os.geteuid() != 0:
         pytest.skip("needs root: network and mount namespaces")
     command = ["unshare", "-nm", "sh", "-c", f"{before}; exec sh -s"]
-    done = subprocess.run(command, input=script(), text=True, capture_output=True)
+    [network, *others] = PLAN.brand.data_networks
+    networks = [network.model_copy(update={"pool6": "fd45:6a70:1c00::/48" if "ipv6" in before else None}), *others]
+    plan = dataclasses.replace(PLAN, brand=PLAN.brand.model_copy(update={"data_networks": networks}))
+    done = subprocess.run(command, input=script(plan), text=True, capture_output=True)
     assert done.returncode == 1
     assert re.fullmatch(rf"{re.escape(cause)}.*; remedy: .+\n", done.stderr), done.stderr
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import json
 import os
 import shutil
@@ -33,6 +34,9 @@ IMSI, OTHER = "208930000000001", "208930000000002"
 # TEST-NET-2's neighbour for benchmarks (RFC 2544): nobody routes it.
 HERE, UE, UPF, OUTSIDE, DN = "198.18.77.1", "198.18.77.2", "198.18.77.3", "198.18.78.3", "198.18.78.4"
 POOL, GATEWAY = "10.45.0.0/16", "10.45.0.1"
+POOL6, GATEWAY6 = "fd45:6a70:1c00::/48", "fd45:6a70:1c00::1"
+# The data network's: unique local and, in the space for documentation (RFC 3849), as if it were the internet's.
+OUTSIDE6, DN6 = ("fd78::3", "2001:db8:78::3"), ("fd78::4", "2001:db8:78::4", "fd78::5")
 NAMESPACES = ("sim-net", "sim-ue", "sim-upf", "sim-dn")
 SLICE = {"sst": 1, "sd": "000001"}
 DOCUMENT = {
@@ -64,12 +68,16 @@ class Directory:
         finally:
             await connection.close()
 
-    async def put(self, imsi: str = IMSI, *, megabits: int | None = None) -> None:
-        """A subscriber, whose session may have so many Mbit/s downlink and a fifth of it uplink (else 2 Gbit/s)."""
-        document: dict[str, Any] = DOCUMENT
+    async def put(self, imsi: str = IMSI, *, megabits: int | None = None, type_: int = 1) -> None:
+        """A subscriber, whose session may have so many Mbit/s downlink and a fifth of it uplink (else 2 Gbit/s).
+
+        `type_` is that of the session: 1 IPv4, 3 IPv4v6.
+        """
+        document: dict[str, Any] = copy.deepcopy(DOCUMENT)
+        document["slice"][0]["session"][0]["type"] = type_
         if megabits is not None:
             rates = {"downlink": {"value": megabits, "unit": 2}, "uplink": {"value": megabits // 5, "unit": 2}}
-            document = {**DOCUMENT, "ambr": rates}
+            document["ambr"] = rates
         await self._execute(
             "SELECT directory.put_subscriber($1, $2, $3, $4)",
             imsi, ["33639980" + imsi[-3:]], self._sealed, json.dumps(document),
@@ -162,6 +170,9 @@ class Core:
     """Processes of the simulated core, each where it belongs."""
 
     here, ue_node, upf_node, dn, pool, gateway = HERE, UE, UPF, DN, POOL, GATEWAY
+    pool6, gateway6 = POOL6, GATEWAY6
+    # Allowed, the internet, closed.
+    dn6, internet6, closed6 = DN6
     imsi, other, ki, opc = IMSI, OTHER, KI, OPC
 
     def __init__(self, folder: Path, directory: Directory | None) -> None:
@@ -184,6 +195,18 @@ class Core:
             "ue": {"smf": f"{HERE}:8500", "state": str(folder / "ue"), "http": "127.0.0.1:8081"},
             "dn": {"listen": "0.0.0.0:8080"},
         }  # fmt: skip
+
+    def with_ipv6(self, pool: str = POOL6, gateway: str = GATEWAY6) -> None:
+        """IPv6 besides IPv4 for UEs whose subscription has it, and a data network that has both."""
+        for role in ("smf", "upf"):
+            self.config[role]["dnns"][0] |= {"pool6": pool, "gateway6": gateway}
+        self.config["upf"]["allow"] = [f"{DN}/32", f"{self.dn6}/128"]
+        self.config["upf"]["deny"] = [*self.config["upf"]["deny"], "::/3", "4000::/2", "8000::/1", "2002::/16"]
+        self.config["dn"]["listen"] = "[::]:8080"
+        for space, device, addresses in (("sim-upf", "eth1", OUTSIDE6), ("sim-dn", "eth0", DN6)):
+            for address in addresses:
+                _run("ip", "-n", space, "address", "add", f"{address}/64", "dev", device, "nodad")
+        _run("ip", "netns", "exec", "sim-upf", "sh", "-c", "echo 1 > /proc/sys/net/ipv6/conf/all/forwarding")
 
     def sim(self, **changes: Any) -> dict[str, Any]:
         """What `ue register` reads."""
@@ -250,13 +273,14 @@ class Core:
             if role in (roles or self.config):
                 await self.until(f"{role} is up", lambda r=role, m=mark: m in self.log(r), 60)
 
-    async def metric(self, role: str, name: str) -> float:
+    async def metric(self, role: str, name: str, *default: float) -> float:
         """A process's metric, by its HTTP."""
         port = self.smf_http if role == "smf" else 8081
         script = f"import urllib.request as r; print(r.urlopen('http://127.0.0.1:{port}/metrics').read().decode())"
         space = [] if role == "smf" else ["ip", "netns", "exec", f"sim-{role}"]
         out = await asyncio.to_thread(subprocess.check_output, [*space, sys.executable, "-c", script], text=True)
-        return next(float(line.split()[-1]) for line in out.splitlines() if line.startswith(name + " "))
+        found = (float(line.split()[-1]) for line in out.splitlines() if line.startswith(name + " "))
+        return next(found, *default)
 
     async def register(self, **changes: Any) -> dict[str, Any]:
         """Register the UE; it has to succeed."""

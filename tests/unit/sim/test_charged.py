@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import hmac
 import json
@@ -91,6 +92,13 @@ class Charged:
 
 @pytest.fixture
 async def charged(core: Any, pg_database: Any) -> AsyncIterator[Charged]:
+    async with charging(core, pg_database) as made:
+        yield made
+
+
+@contextlib.asynccontextmanager
+async def charging(core: Any, pg_database: Any, *, type_: int = 1) -> AsyncIterator[Charged]:
+    """The core with CTF and OCS, all of it up; `type_` of the subscriber's session."""
     subprocess.run(["ip", "address", "add", f"{CTF}/24", "dev", "sim-here"], check=True)
     core.config["smf"]["n4"]["peer"] = CTF
     made = Charged(core, pg_database)
@@ -99,7 +107,7 @@ async def charged(core: Any, pg_database: Any) -> AsyncIterator[Charged]:
     for name, process in zip(made.services, migrations, strict=True):
         assert await asyncio.to_thread(process.wait, 60) == 0, core.log(name)
     # What passes while CTF and OCS talk is less than a slice.
-    await core.directory.put(megabits=20)
+    await core.directory.put(megabits=20, type_=type_)
     await made.start("ocs")
     await made.start("ctf")
     await core.up("smf", "ue")

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from mvnobox.core.sim import n4_messages
 from mvnobox.core.sim.elements import Also
+from mvnobox.core.sim.n4_messages import UeAddresses
 from mvnobox.core.sim.upf_rules import ACCESS, CORE, Session, apply
 from mvnobox.pfcp import codec
 from mvnobox.pfcp.codec import BUFF, FORW, NOCP, Ie, IeType, Message, PfcpError
@@ -20,7 +21,7 @@ SUBSCRIPTION = n4_messages.Subscription(
 
 
 def establishment() -> Message:
-    return n4_messages.establishment(SUBSCRIPTION, "10.45.0.2", 0x1122334455667788, "10.0.0.9")
+    return n4_messages.establishment(SUBSCRIPTION, UeAddresses("10.45.0.2"), 0x1122334455667788, "10.0.0.9")
 
 
 def session() -> tuple[Session, list[int]]:

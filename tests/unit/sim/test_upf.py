@@ -14,6 +14,7 @@ import pytest
 
 from mvnobox.core.sim import gtpu, n4_messages
 from mvnobox.core.sim.elements import Also
+from mvnobox.core.sim.n4_messages import UeAddresses
 from mvnobox.core.sim.usage import TERMINATION, VOLUME_QUOTA, VOLUME_THRESHOLD
 from mvnobox.pfcp import codec
 from mvnobox.pfcp.codec import DROP, Cause, Ie, IeType, Message, Type
@@ -78,7 +79,7 @@ class Script:
     async def establish(self, *urr: Ie, both_directions: bool = True) -> Message:
         """A session as a CTF passes it on: its own threshold or quota, uplink counted too; then the gNB's tunnel."""
         subscription = n4_messages.Subscription("208930000000001", None, "internet", 1, "000001")
-        message = n4_messages.establishment(subscription, UE_ADDRESS, 0x55, self.core.here)
+        message = n4_messages.establishment(subscription, UeAddresses(UE_ADDRESS), 0x55, self.core.here)
         members = [codec.u32(IeType.URR_ID, 1), codec.u8(IeType.MEASUREMENT_METHOD, 2), *urr]
         ies = [codec.group(IeType.CREATE_URR, members) if ie.type == IeType.CREATE_URR else ie for ie in message.ies]
         if both_directions:
@@ -93,7 +94,7 @@ class Script:
         answer = await self.ask(message)
         if answer.first(IeType.CAUSE) == codec.u8(IeType.CAUSE, Cause.ACCEPTED):
             self.upf_seid = codec.parse_f_seid(answer.need(IeType.F_SEID))[0]
-            _, self.uplink_teid = n4_messages.uplink_tunnel(answer)
+            _, self.uplink_teid = n4_messages.tunnel(answer, n4_messages.UPLINK_PDR)
             await self.ask(n4_messages.activate(self.upf_seid, "internet", self.core.here, DOWNLINK_TEID))
         return answer
 
@@ -287,7 +288,7 @@ async def test_strangers_and_rubbish(script: Script) -> None:
     # Rubbish on both ports leaves it well.
     rng = random.Random(29_244)
     subscription = n4_messages.Subscription("208930000000001", None, "internet", 1, None)
-    whole = n4_messages.establishment(subscription, "10.45.0.77", 9, script.core.here).encode()
+    whole = n4_messages.establishment(subscription, UeAddresses("10.45.0.77"), 9, script.core.here).encode()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
         stranger.bind((script.core.here, 0))
         for _ in range(300):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import jsonschema
@@ -99,6 +100,15 @@ def test_every_error_comes_at_once_with_line_and_remedy() -> None:
         ("pool: 10.45.0.0/16", "pool: 81.2.0.0/16", "dataNetworks[0].pool", "or routed: true"),
         ("pool: 10.45.0.0/16", "pool: 10.96.0.0/16\n    routed: true", "dataNetworks[0].pool", "the cluster itself uses"),
         ("pool: 10.45.0.0/16", "pool: 10.45.0.0/20", "dataNetworks[0].pool", "room for the 10000 lines that numberRange and msinRange allow (a /18)"),
+        ("mtu: 1400", "mtu: 1400\n    pool6: 10.45.0.0/16", "dataNetworks[0].pool6", "write an IPv6 network"),
+        ("mtu: 1400", "mtu: 1400\n    pool6: fd45::1/48", "dataNetworks[0].pool6", "host bits"),
+        ("mtu: 1400", "mtu: 1400\n    pool6: fe80::/48", "dataNetworks[0].pool6", "unique local network"),
+        ("mtu: 1400", "mtu: 1400\n    pool6: 2001:db8::/48", "dataNetworks[0].pool6", "routed to you"),
+        ("mtu: 1400", "mtu: 1400\n    pool6: fd00::/8", "dataNetworks[0].pool6", "write the part"),
+        ("mtu: 1400", "mtu: 1400\n    pool6: fd45::/64", "dataNetworks[0].pool6", "holds 0 UEs, each of which gets a /64: take a /61 or larger"),
+        ("mtu: 1400", "mtu: 1400\n    pool6: fd45::/51", "dataNetworks[0].pool6", "room for the 10000 lines that numberRange and msinRange allow (a /50)"),
+        ("dns: [9.9.9.9]", "dns: ['2620:fe::fe']", "dataNetworks[0]", "give pool6"),
+        ("dns: [9.9.9.9]", "dns: [9.9.9.9, 149.112.112.112, 1.1.1.1]", "dataNetworks[0]", "2 of a family at most"),
     ],
 )  # fmt: skip
 def test_one_error(old: str, new: str, path: str, said: str) -> None:
@@ -164,3 +174,27 @@ def test_a_routed_pool_may_be_public(tmp_path: Path) -> None:
     file.write_text(SILVERLINE.replace("pool: 10.45.0.0/16", "pool: 81.2.0.0/16\n    routed: true"))
     [network, *others] = load_brand(file).data_networks
     assert (network.pool, network.routed) == ("81.2.0.0/16", True) and not any(one.routed for one in others)
+
+
+def test_ipv6_networks_are_a_brand_s_own() -> None:
+    def with_pools(*pools: str) -> BrandSpec:
+        network = yaml.safe_load((ROOT / "brands/encore.yaml").read_text(encoding="utf-8"))["dataNetworks"][0]
+        networks = [{**copy.deepcopy(network), "pool6": pools[0]}]
+        for number, pool in enumerate(pools[1:]):
+            # Its own copy: a file has no aliases.
+            network = copy.deepcopy(network)
+            networks.append({**network, "name": f"other{number}", "pool": f"10.{60 + number}.0.0/16", "pool6": pool})
+        return other(dataNetworks=networks)
+
+    network = with_pools("FD45:6A70:1C00::/48").data_networks[0]
+    assert (network.pool6, network.gateway6) == ("fd45:6a70:1c00::/48", "fd45:6a70:1c00::1")
+    assert other().data_networks[0].network6 is None and other().data_networks[0].gateway6 is None
+    assert with_pools("2a0e:9e80::/32").data_networks[0].pool6 == "2a0e:9e80::/32"
+    with pytest.raises(InvalidSpec, match="overlap"):
+        with_pools("fd45:6a70:1c00::/48", "fd45:6a70:1c00:8000::/50")
+    text = SILVERLINE.replace("mtu: 1400", "mtu: 1400\n    pool6: fd45:6a70:1c00::/40")
+    silverline = parse_brand(text, "silverline.yaml")
+    with pytest.raises(InvalidSpec) as caught:
+        check_together([("silverline.yaml", silverline), ("encore.yaml", with_pools("fd45:6a70:1c00::/48"))])
+    assert [problem.path for problem in caught.value.problems] == ["dataNetworks[0].pool6"]
+    check_together([("silverline.yaml", silverline), ("encore.yaml", with_pools("fd45:6b70:1c00::/48"))])

@@ -12,6 +12,8 @@ NOT_SUBSCRIBED = 33
 NETWORK_FAILURE = 38
 REACTIVATION_REQUESTED = 39
 IPV4_ONLY = 50
+IPV6_ONLY = 51
+IPV4V6_ONLY = 57
 SEMANTICALLY_INCORRECT = 95
 NOT_COMPATIBLE_WITH_STATE = 98
 PROTOCOL_ERROR = 111
@@ -27,6 +29,8 @@ TEXTS = {
     NETWORK_FAILURE: "network failure",
     REACTIVATION_REQUESTED: "reactivation requested",
     IPV4_ONLY: "PDU session type IPv4 only allowed",
+    IPV6_ONLY: "PDU session type IPv6 only allowed",
+    IPV4V6_ONLY: "PDU session type IPv4v6 only allowed",
     SEMANTICALLY_INCORRECT: "semantically incorrect message",
     NOT_COMPATIBLE_WITH_STATE: "message type not compatible with the protocol state",
     PROTOCOL_ERROR: "protocol error, unspecified",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import socket
 from urllib.parse import parse_qs
 
 from mvnobox.core.sim.settings import DnSettings
@@ -46,7 +47,12 @@ class DataNetwork:
 
     async def _http(self) -> None:
         host, _, port = self._settings.listen.rpartition(":")
-        server = await asyncio.start_server(self._connection, host, int(port))
+        if host == "[::]":
+            # Both families; asyncio's own server would take IPv6 alone.
+            both = socket.create_server(("", int(port)), family=socket.AF_INET6, dualstack_ipv6=True)
+            server = await asyncio.start_server(self._connection, sock=both)
+        else:
+            server = await asyncio.start_server(self._connection, host, int(port))
         log.info("simulated data network is up", extra={"simulation": True})
         async with server:
             await server.serve_forever()

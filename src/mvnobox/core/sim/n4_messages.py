@@ -30,7 +30,7 @@ _CHOOSE_SHARED = Ie(IeType.F_TEID, bytes([0x0F, _CHOOSE_ID]))
 
 @dataclass(frozen=True)
 class Subscription:
-    """What of a subscriber goes into N4: identity, slice, rates in bit/s."""
+    """What of a subscriber goes into N4: identity, slice, rates in bit/s, type of the PDU session."""
 
     imsi: str
     msisdn: str | None
@@ -39,6 +39,8 @@ class Subscription:
     sd: str | None
     uplink: int = 0
     downlink: int = 0
+    # TS 24.501 clause 9.11.4.11: 1 is IPv4, 2 IPv6, 3 IPv4v6.
+    type: int = 1
 
 
 def _instance(dnn: str) -> Ie:
@@ -88,17 +90,34 @@ def association_setup(own: str, recovery: int) -> Message:
     return Message(Type.ASSOCIATION_SETUP_REQUEST, 0, ies)
 
 
-def establishment(subscription: Subscription, address: str, seid: int, own: str) -> Message:
-    """Session Establishment Request: the downlink waits until the access network has named its tunnel."""
+@dataclass(frozen=True)
+class UeAddresses:
+    """What a UE has: an IPv4 address and perhaps an IPv6 address that stands for its /64."""
+
+    ipv4: str
+    ipv6: str | None = None
+
+    def ie(self) -> Ie:
+        """UE IP Address as a destination (clause 8.2.62)."""
+        if self.ipv6 is None:
+            return Ie(IeType.UE_IP_ADDRESS, b"\x06" + socket.inet_aton(self.ipv4))
+        packed = socket.inet_aton(self.ipv4) + socket.inet_pton(socket.AF_INET6, self.ipv6)
+        return Ie(IeType.UE_IP_ADDRESS, b"\x07" + packed)
+
+
+def establishment(subscription: Subscription, ue: UeAddresses, seid: int, own: str, *, teid: int = 1) -> Message:
+    """Session Establishment Request: the downlink waits until the access network has named its tunnel.
+
+    `teid` is of the tunnel by which router solicitations come to us.
+    """
     instance = _instance(subscription.dnn)
     filtered = b"permit out 58 from ff02::2/128 to assigned"
     sdf = Ie(Also.SDF_FILTER, b"\x01\x00" + struct.pack(">H", len(filtered)) + filtered)
     n3, n6 = codec.u8(Also.INTERFACE_TYPE, _N3), codec.u8(Also.INTERFACE_TYPE, _N6)
-    ue = Ie(IeType.UE_IP_ADDRESS, b"\x06" + socket.inet_aton(address))
     qer = codec.u32(IeType.QER_ID, 1)
     pdrs = [
         _pdr(
-            DOWNLINK_PDR, _DEFAULT_PRECEDENCE, [_source(_CORE), instance, ue, n6],
+            DOWNLINK_PDR, _DEFAULT_PRECEDENCE, [_source(_CORE), instance, ue.ie(), n6],
             codec.u32(IeType.FAR_ID, DOWNLINK_FAR), codec.u32(IeType.URR_ID, 1), qer,
         ),
         _pdr(
@@ -121,7 +140,7 @@ def establishment(subscription: Subscription, address: str, seid: int, own: str)
             [codec.u32(IeType.FAR_ID, DOWNLINK_FAR), _apply(BUFF | NOCP), codec.u8(Also.BAR_ID, 1)],
         ),
         _forward(UPLINK_FAR, [codec.u8(IeType.DESTINATION_INTERFACE, _CORE), instance, n6]),
-        _forward(TO_CP_FAR, [codec.u8(IeType.DESTINATION_INTERFACE, _CP), _outer(own, 1)]),
+        _forward(TO_CP_FAR, [codec.u8(IeType.DESTINATION_INTERFACE, _CP), _outer(own, teid)]),
     ]
     # Measurement Method: volume (clause 8.2.40); one URR, on the downlink PDR alone.
     urr = [
@@ -143,7 +162,7 @@ def establishment(subscription: Subscription, address: str, seid: int, own: str)
         codec.group(IeType.CREATE_URR, urr),
         codec.group(IeType.CREATE_QER, flow),
         codec.group(Also.CREATE_BAR, [codec.u8(Also.BAR_ID, 1)]),
-        codec.u8(IeType.PDN_TYPE, 1),
+        codec.u8(IeType.PDN_TYPE, 1 if ue.ipv6 is None else 3),
         _user(subscription),
         codec.dnn(subscription.dnn),
         Ie(IeType.S_NSSAI, bytes([subscription.sst]) + sd),
@@ -183,12 +202,12 @@ def deletion(seid: int) -> Message:
     return Message(Type.SESSION_DELETION_REQUEST, 0, [], seid=seid)
 
 
-def uplink_tunnel(answer: Message) -> tuple[str, int]:
-    """(address, TEID) of the uplink in a Session Establishment Response. Raises PfcpError."""
+def tunnel(answer: Message, pdr: int) -> tuple[str, int]:
+    """(address, TEID) that a PDR got in a Session Establishment Response. Raises PfcpError."""
     for created in answer.all(IeType.CREATED_PDR):
         members = created.children()
-        if codec.number(codec.first(members, IeType.PDR_ID), 2) == UPLINK_PDR:
+        if codec.number(codec.first(members, IeType.PDR_ID), 2) == pdr:
             teid = codec.first(members, IeType.F_TEID)
             if teid is not None and len(teid.data) >= 9 and teid.data[0] & 1:
                 return socket.inet_ntoa(teid.data[5:9]), int.from_bytes(teid.data[1:5], "big")
-    raise codec.PfcpError("the user plane has not chosen a tunnel for the uplink")
+    raise codec.PfcpError(f"the user plane has not chosen a tunnel for PDR {pdr}")

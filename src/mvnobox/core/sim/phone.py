@@ -36,7 +36,7 @@ class Unusable(ValueError):
 
 @dataclass(frozen=True)
 class Sim:
-    """What is on a SIM and what its owner wants: `dnn` in slice `sst`/`sd`."""
+    """What is on a SIM and what its owner wants: `dnn` in slice `sst`/`sd`, IPv6 too where it can be had."""
 
     imsi: str
     k: bytes
@@ -44,10 +44,11 @@ class Sim:
     dnn: str
     sst: int
     sd: str | None
+    type: str = "IPv4v6"
 
     @classmethod
     def parse(cls, data: Any) -> Sim:
-        """From `{imsi, ki, opc | op, dnn, sst, sd?}`. Raises Unusable, which never repeats a key."""
+        """From `{imsi, ki, opc | op, dnn, sst, sd?, type?}`. Raises Unusable, which never repeats a key."""
         if not isinstance(data, dict):
             raise Unusable("a SIM is a JSON object")
         missing = [key for key in ("imsi", "ki", "dnn", "sst") if key not in data]
@@ -63,7 +64,8 @@ class Sim:
         imsi, sst, sd = str(data["imsi"]), data["sst"], data.get("sd")
         if not (imsi.isascii() and imsi.isdecimal() and 5 <= len(imsi) <= 15) or not isinstance(sst, int):
             raise Unusable("imsi is 5 to 15 digits and sst a number")
-        return cls(imsi, k, operator if data.get("opc") else derive_opc(k, operator), str(data["dnn"]), sst, sd)
+        opc = operator if data.get("opc") else derive_opc(k, operator)
+        return cls(imsi, k, opc, str(data["dnn"]), sst, sd, str(data.get("type", cls.type)))
 
 
 class Numbers:
@@ -114,6 +116,7 @@ class Phone:
             "registered": self.tunnel is not None,
             "imsi": self.sim.imsi,
             "address": self.tunnel.address if self.tunnel is not None else None,
+            "address6": self.tunnel.address6 if self.tunnel is not None else None,
             "interface": self.tunnel.name if self.tunnel is not None else None,
             "released": self.released,
             "recoveries": self.recoveries,
@@ -292,7 +295,7 @@ class Phone:
                 "pduSessionId": 1,
                 "dnn": self.sim.dnn,
                 "snssai": {"sst": self.sim.sst, "sd": self.sim.sd},
-                "pduSessionType": "IPv4",
+                "pduSessionType": self.sim.type,
             }
         )
         if accept.get("type") != "PDUSessionEstablishmentAccept":
@@ -309,9 +312,12 @@ class Phone:
         if done.get("type") != "PDUSessionResourceSetupComplete":
             self._drop_tunnel()
             return done
+        if "interfaceIdentifier" in accept:
+            await self._tunnels.autoconfigure(tunnel, bytes.fromhex(accept["interfaceIdentifier"]))
         accepted = {
-            "address": accept["ueAddress"], "gateway": accept["gateway"], "mtu": accept["mtu"],
-            "dns": accept.get("dns", []), "interface": tunnel.name,
+            "address": accept["ueAddress"], "address6": tunnel.address6, "gateway": accept["gateway"],
+            "gateway6": accept.get("gateway6"), "mtu": accept["mtu"], "dns": accept.get("dns", []),
+            "interface": tunnel.name,
         }  # fmt: skip
         return done | {"accepted": accepted}
 

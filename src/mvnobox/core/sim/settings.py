@@ -5,24 +5,42 @@ from __future__ import annotations
 import ipaddress
 import socket
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from mvnobox.pfcp.endpoint import N1_REQUESTS, PORT, T1_SECONDS
 from mvnobox.service.settings import Settings
+
+SMALLEST_POOL6, LEAST_MTU6 = 62, 1280
 
 
 class Dnn(Settings):
     name: str
     pool: str
     gateway: str
+    pool6: str | None = Field(default=None, description="a /64 of it for each UE; none: IPv4 only")
+    gateway6: str | None = None
     mtu: int = Field(default=1400, ge=576, le=9000)
     dns: tuple[str, ...] = ()
     # Whether its UEs keep their addresses; else they are behind NAT.
     routed: bool = False
 
+    @model_validator(mode="after")
+    def _both_or_neither(self) -> Dnn:
+        if (self.pool6 is None) != (self.gateway6 is None):
+            raise ValueError("pool6 and gateway6 go together")
+        if self.network6 is not None and self.network6.prefixlen > SMALLEST_POOL6:
+            raise ValueError(f"pool6 is a /{SMALLEST_POOL6} at least: every UE gets a /64 of it")
+        if self.network6 is not None and self.mtu < LEAST_MTU6:
+            raise ValueError(f"the mtu is {LEAST_MTU6} at least with pool6 (RFC 8200 section 5)")
+        return self
+
     @property
     def network(self) -> ipaddress.IPv4Network:
         return ipaddress.IPv4Network(self.pool)
+
+    @property
+    def network6(self) -> ipaddress.IPv6Network | None:
+        return ipaddress.IPv6Network(self.pool6) if self.pool6 is not None else None
 
 
 class Plmn(Settings):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import logging
 import secrets
 from dataclasses import dataclass, field
@@ -18,10 +19,12 @@ from prometheus_client import Gauge
 from mvnobox.core.sim import causes, n4_messages
 from mvnobox.core.sim.causes import Refused
 from mvnobox.core.sim.elements import REPORT_ERROR_INDICATION
-from mvnobox.core.sim.pool import AddressPool, Exhausted
-from mvnobox.core.sim.settings import SmfSettings
+from mvnobox.core.sim.n4_messages import UeAddresses
+from mvnobox.core.sim.pool import AddressPool, Exhausted, PrefixPool
+from mvnobox.core.sim.settings import Dnn, SmfSettings
 from mvnobox.core.sim.smf_n1 import Connection
-from mvnobox.core.sim.smf_n4 import N4, N4Error
+from mvnobox.core.sim.smf_n4 import N4, Established, N4Error
+from mvnobox.core.sim.smf_router import Link, Router
 from mvnobox.core.sim.subscribers import DirectoryUnavailable, Subscriber, Subscribers
 from mvnobox.pfcp import codec
 
@@ -35,10 +38,12 @@ class PduSession:
     """One UE's session; `gnb` is where its downlink goes, (address, TEID)."""
 
     identity: int
-    dnn: str
-    address: str
+    dnn: Dnn
+    ue: UeAddresses
     seid: int
-    upf_seid: int
+    # Of the tunnel that its router solicitations come by, and the user plane's for our packets to the UE.
+    teid: int
+    upf: Established
     gnb: tuple[str, int] | None = None
 
 
@@ -60,7 +65,14 @@ class Smf:
         self.subscribers = Subscribers(settings.directory)
         self.n4 = N4(settings.n4, self._user_plane_restarted, self._reported)
         self._contexts: dict[str, Context] = {}
+        self._dnns = {dnn.name: dnn for dnn in settings.dnns}
         self._pools = {dnn.name: AddressPool(dnn) for dnn in settings.dnns}
+        self._prefixes = {
+            dnn.name: PrefixPool(dnn.network6, dnn.gateway6)
+            for dnn in settings.dnns
+            if dnn.network6 is not None and dnn.gateway6 is not None
+        }
+        self._router = Router(self._link)
 
     async def ready(self) -> str | None:
         """None, or what is missing."""
@@ -70,11 +82,14 @@ class Smf:
         """Serve until cancelled."""
         host, _, port = self.settings.listen.rpartition(":")
         server = await asyncio.start_server(self._accept, host, int(port), limit=LARGEST_LINE)
-        log.info("simulated core is up", extra={"simulation": True})
         try:
+            if self._prefixes:
+                await self._router.open(self.settings.n4.listen)
+            log.info("simulated core is up", extra={"simulation": True})
             await asyncio.gather(self.n4.run(), self._watch(), server.serve_forever())
         finally:
             server.close()
+            self._router.close()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await Connection(self, reader, writer).serve()
@@ -104,11 +119,29 @@ class Smf:
         if session is None:
             return
         self._count()
-        give_back = self._pools[session.dnn].give_back
-        deletion = self.n4.delete(session.upf_seid, lambda: give_back(session.address))
+        deletion = self.n4.delete(session.upf.seid, lambda: self._give_back(session.dnn, session.ue))
         with contextlib.suppress(TimeoutError):
             # The UE need not wait for a user plane that does not answer.
             await asyncio.wait_for(asyncio.shield(deletion), 2 * self.settings.n4.t1)
+
+    def _take(self, dnn: Dnn, *, both: bool) -> UeAddresses:
+        """Addresses of a DNN that nobody has. Raises Refused."""
+        try:
+            address = self._pools[dnn.name].take()
+        except Exhausted:
+            raise Refused(causes.INSUFFICIENT_RESOURCES, "the address pool is used up") from None
+        if not both:
+            return UeAddresses(address)
+        try:
+            return UeAddresses(address, self._prefixes[dnn.name].take())
+        except Exhausted:
+            self._pools[dnn.name].give_back(address)
+            raise Refused(causes.INSUFFICIENT_RESOURCES, "the pool of IPv6 prefixes is used up") from None
+
+    def _give_back(self, dnn: Dnn, ue: UeAddresses) -> None:
+        self._pools[dnn.name].give_back(ue.ipv4)
+        if ue.ipv6 is not None:
+            self._prefixes[dnn.name].give_back(ue.ipv6)
 
     def _count(self) -> None:
         SESSIONS.set(sum(context.session is not None for context in self._contexts.values()))
@@ -119,44 +152,54 @@ class Smf:
         slice_ = slice_ if isinstance(slice_, dict) else {}
         dnn, sst, sd = message.get("dnn"), slice_.get("sst"), slice_.get("sd")
         own = self.settings.slice
-        if message.get("pduSessionType", "IPv4") not in ("IPv4", "IPv4v6"):
-            raise Refused(causes.IPV4_ONLY)
-        if not isinstance(dnn, str) or dnn not in self._pools:
+        if not isinstance(dnn, str) or dnn not in self._dnns:
             raise Refused(causes.UNKNOWN_DNN, f"{str(dnn)[:100]} is not served here")
         if sst != own.sst or (sd or None) != own.sd:
             raise Refused(causes.NOT_SUBSCRIBED, f"slice {sst}/{sd} is not served here")
         subscription = (await self.subscriber(context.imsi)).subscription(dnn, sst, sd)
         if subscription is None:
             raise Refused(causes.NOT_SUBSCRIBED, f"{dnn} in slice {sst}/{sd}")
+        network, asked = self._dnns[dnn], message.get("pduSessionType", "IPv4")
+        both = _both(asked, subscription.type, offered=dnn in self._prefixes)
         async with context.lock:
             if self._contexts.get(context.imsi) is not context:
                 raise Refused(causes.NOT_COMPATIBLE_WITH_STATE, "the UE is not registered any more")
             await self.release(context)
-            pool = self._pools[dnn]
+            ue = self._take(network, both=both)
+            seid, teid = secrets.randbits(62) + 1, secrets.randbits(31) + 1
             try:
-                address = pool.take()
-            except Exhausted:
-                raise Refused(causes.INSUFFICIENT_RESOURCES, "the address pool is used up") from None
-            seid = secrets.randbits(62) + 1
-            try:
-                upf_seid, (peer, teid) = await self.n4.establish(subscription, address, seid)
+                upf = await self.n4.establish(subscription, ue, seid, teid)
             except N4Error as error:
-                pool.give_back(address)
+                self._give_back(network, ue)
                 raise Refused(causes.NETWORK_FAILURE, str(error)) from None
             identity = message.get("pduSessionId", 1)
             identity = identity if isinstance(identity, int) else 1
-            context.session = PduSession(identity, dnn, address, seid, upf_seid)
+            context.session = PduSession(identity, network, ue, seid, teid, upf)
         self._count()
-        network = next(one for one in self.settings.dnns if one.name == dnn)
-        return {
+        accept: dict[str, Any] = {
             "pduSessionId": identity,
-            "ueAddress": address,
+            "pduSessionType": "IPv4v6" if both else "IPv4",
+            "ueAddress": ue.ipv4,
             "mtu": network.mtu,
             "dns": list(network.dns),
             "gateway": network.gateway,
             "qfi": 1,
-            "gtp": {"address": peer, "teid": teid},
+            "gtp": {"address": upf.uplink[0], "teid": upf.uplink[1]},
         }
+        if ue.ipv6 is not None:
+            # The prefix comes by router advertisement (TS 24.501 clause 9.11.4.10).
+            accept |= {"interfaceIdentifier": _packed(ue.ipv6)[8:].hex(), "gateway6": network.gateway6}
+        elif asked == "IPv4v6":
+            accept["cause"] = causes.IPV4_ONLY
+        return accept
+
+    def _link(self, teid: int) -> Link | None:
+        """What the router says to the UE whose solicitations come by a tunnel of ours."""
+        for context in self._contexts.values():
+            session = context.session
+            if session is not None and session.teid == teid and session.ue.ipv6 is not None:
+                return Link(_packed(session.ue.ipv6)[:8], session.dnn.mtu, session.upf.control)
+        return None
 
     async def set_active(self, context: Context, *, active: bool) -> None:
         """Point the downlink to the UE, or let the user plane hold it back. Raises Refused."""
@@ -165,9 +208,9 @@ class Smf:
             if session is None or session.gnb is None:
                 raise Refused(causes.NOT_COMPATIBLE_WITH_STATE, "there is no PDU session with a tunnel")
             message = (
-                n4_messages.activate(session.upf_seid, session.dnn, *session.gnb)
+                n4_messages.activate(session.upf.seid, session.dnn.name, *session.gnb)
                 if active
-                else n4_messages.deactivate(session.upf_seid)
+                else n4_messages.deactivate(session.upf.seid)
             )
             try:
                 await self.n4.change(message)
@@ -205,7 +248,7 @@ class Smf:
         for context in self._contexts.values():
             session, context.session = context.session, None
             if session is not None:
-                self._pools[session.dnn].give_back(session.address)
+                self._give_back(session.dnn, session.ue)
                 self._release_command(context, session, "the user plane has restarted")
         self._count()
 
@@ -225,5 +268,19 @@ class Smf:
                 context.connection.send("Paging", pduSessionId=session.identity)
             if kind & REPORT_ERROR_INDICATION:
                 self._release_command(context, session, "the access network knows the tunnel no more")
-            return session.upf_seid
+            return session.upf.seid
         return None
+
+
+def _both(asked: object, subscribed: int, *, offered: bool) -> bool:
+    """Whether a session has IPv6 besides IPv4, as Open5GS decides it (TS 24.501 clause 6.4.1.3). Raises Refused."""
+    both = subscribed == 3 and offered
+    if subscribed == 2:
+        raise Refused(causes.IPV6_ONLY, "sessions without IPv4 are not simulated")
+    if asked not in ("IPv4", "IPv4v6"):
+        raise Refused(causes.IPV4V6_ONLY if both else causes.IPV4_ONLY)
+    return both and asked == "IPv4v6"
+
+
+def _packed(address: str) -> bytes:
+    return ipaddress.IPv6Address(address).packed

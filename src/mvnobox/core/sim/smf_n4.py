@@ -8,6 +8,7 @@ import logging
 import socket
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from mvnobox.core.sim import n4_messages
 from mvnobox.core.sim.settings import N4Peer
@@ -21,6 +22,15 @@ RETRY_SECONDS = 1.0
 
 class N4Error(Exception):
     """The user plane does not answer or refuses."""
+
+
+@dataclass(frozen=True)
+class Established:
+    """The user plane's side of a session: its SEID, and (address, TEID) for the UE's packets and for ours to the UE."""
+
+    seid: int
+    uplink: tuple[str, int]
+    control: tuple[str, int]
 
 
 class N4:
@@ -113,15 +123,19 @@ class N4:
     # Sessions ------------------------------------------------------------------------------------------------------
 
     async def establish(
-        self, subscription: n4_messages.Subscription, address: str, seid: int
-    ) -> tuple[int, tuple[str, int]]:
-        """Set a session up: (the user plane's SEID, (address, TEID) of the uplink). Raises N4Error."""
+        self, subscription: n4_messages.Subscription, ue: n4_messages.UeAddresses, seid: int, teid: int
+    ) -> Established:
+        """Set a session up. Raises N4Error."""
         if not self.associated.is_set():
             raise N4Error("there is no association with the user plane")
-        answer = await self._send(n4_messages.establishment(subscription, address, seid, self.own))
+        answer = await self._send(n4_messages.establishment(subscription, ue, seid, self.own, teid=teid))
         try:
             self._accepted(answer, "session")
-            return codec.parse_f_seid(answer.need(IeType.F_SEID))[0], n4_messages.uplink_tunnel(answer)
+            return Established(
+                codec.parse_f_seid(answer.need(IeType.F_SEID))[0],
+                n4_messages.tunnel(answer, n4_messages.UPLINK_PDR),
+                n4_messages.tunnel(answer, n4_messages.FROM_CP_PDR),
+            )
         except PfcpError as error:
             raise N4Error(str(error)) from None
 

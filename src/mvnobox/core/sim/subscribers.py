@@ -74,7 +74,7 @@ class Subscriber:
                     numbers = self.document.get("msisdn") or []
                     return Subscription(
                         imsi=self.imsi, msisdn=str(numbers[0]) if numbers else None, dnn=dnn, sst=sst, sd=_sd(sd),
-                        uplink=_rate(ambr, "uplink"), downlink=_rate(ambr, "downlink"),
+                        uplink=_rate(ambr, "uplink"), downlink=_rate(ambr, "downlink"), type=_type(session.get("type")),
                     )  # fmt: skip
         return None
 
@@ -87,6 +87,11 @@ def _sd(value: Any) -> str | None:
     """A slice differentiator to compare; ffffff means that there is none (TS 23.003 clause 28.4.2)."""
     text = str(value).lower() if value is not None else "ffffff"
     return None if text == "ffffff" else text
+
+
+def _type(value: Any) -> int:
+    """The PDU session's type; of what Open5GS would not know, IPv4."""
+    return value if value in (2, 3) and not isinstance(value, bool) else 1
 
 
 def _rate(ambr: Any, direction: str) -> int:

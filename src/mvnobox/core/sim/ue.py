@@ -124,6 +124,6 @@ class Ue:
 
 
 _NOBODY = {
-    "registered": False, "imsi": None, "address": None, "interface": None, "released": "",
+    "registered": False, "imsi": None, "address": None, "address6": None, "interface": None, "released": "",
     "recoveries": 0, "receivedOctets": 0, "sentOctets": 0,
 }  # fmt: skip

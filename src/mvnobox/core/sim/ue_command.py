@@ -37,6 +37,8 @@ def add_commands(ue: Any) -> None:
     fetch.add_argument("--report", choices=["progress"], help="a line a second on standard error")
 
     measure = ue.choices["iperf3"]
+    for name in ("ping", "download", "iperf3"):
+        ue.choices[name].add_argument("--ipv6", action="store_true", help="by IPv6 to a host that is given by name")
     measure.add_argument("--host", required=True)
     measure.add_argument("--port", type=int, default=5201)
     measure.add_argument("--octets", type=int, required=True)
@@ -78,7 +80,7 @@ def _run(arguments: argparse.Namespace) -> dict[str, Any]:
     before = _ask(arguments, command="status")
     if not before["registered"]:
         return {"ok": False, "cause": "not registered"}
-    source = Source(before["address"], before["interface"])
+    source = Source(before["address"], before["interface"], before.get("address6"), arguments.ipv6)
     if arguments.command == "ping":
         return ping(source, arguments.target, arguments.count)
     if arguments.command == "iperf3":

@@ -24,19 +24,34 @@ LARGEST_HEAD = 65_536
 
 @dataclass(frozen=True)
 class Source:
-    """Where traffic comes from: a phone's address and device."""
+    """Where traffic comes from: a phone's addresses and device; `ipv6`: to names by IPv6."""
 
     address: str
     interface: str
+    address6: str | None = None
+    ipv6: bool = False
 
-    def socket(self, kind: int, protocol: int = 0) -> socket.socket:
-        """A socket whose packets go through the phone's tunnel. Raises OSError."""
-        made = socket.socket(socket.AF_INET, kind, protocol)
+    def resolve(self, host: str) -> str:
+        """An address of a host: a literal's own family decides, else `ipv6`. Raises OSError."""
+        family = socket.AF_INET6 if self.ipv6 or ":" in host else socket.AF_INET
+        return str(socket.getaddrinfo(host, None, family, socket.SOCK_STREAM)[0][4][0])
+
+    def towards(self, target: str) -> str:
+        """Our address of a target's family. Raises OSError where there is none."""
+        own = self.address6 if ":" in target else self.address
+        if own is None:
+            raise OSError("the session has no IPv6 address")
+        return own
+
+    def socket(self, target: str, kind: int, protocol: int = 0) -> socket.socket:
+        """A socket of a target's family whose packets go through the phone's tunnel. Raises OSError."""
+        own = self.towards(target)
+        made = socket.socket(socket.AF_INET6 if ":" in target else socket.AF_INET, kind, protocol)
         try:
             with contextlib.suppress(PermissionError):
                 # Needs NET_RAW in older kernels; the source address routes as well.
                 made.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, self.interface.encode())
-            made.bind((self.address, 0))
+            made.bind((own, 0))
         except OSError:
             made.close()
             raise
@@ -51,32 +66,36 @@ def _checksum(data: bytes) -> int:
     return ~total & 0xFFFF
 
 
-def _echo(identity: int, sequence: int) -> bytes:
+def _echo(kind: int, identity: int, sequence: int) -> bytes:
     body = bytes(range(48))
-    empty = struct.pack(">BBHHH", 8, 0, 0, identity, sequence) + body
-    return struct.pack(">BBHHH", 8, 0, _checksum(empty), identity, sequence) + body
+    # The kernel fills ICMPv6's checksum in anew, which has the addresses in it.
+    empty = struct.pack(">BBHHH", kind, 0, 0, identity, sequence) + body
+    return struct.pack(">BBHHH", kind, 0, _checksum(empty), identity, sequence) + body
 
 
 def ping(source: Source, target: str, count: int) -> dict[str, Any]:
-    """ICMP echo (RFC 792): how many of `count` came back, round trip times in ms."""
+    """ICMP echo (RFC 792, RFC 4443): how many of `count` came back, round trip times in ms."""
     times: list[float] = []
     identity = secrets.randbits(16)
+    waiting = _Waiting(identity)
     try:
-        address = socket.gethostbyname(target)
-        with source.socket(socket.SOCK_RAW, socket.IPPROTO_ICMP) as raw:
+        address = source.resolve(target)
+        kind, protocol = (128, socket.IPPROTO_ICMPV6) if ":" in address else (8, socket.IPPROTO_ICMP)
+        with source.socket(address, socket.SOCK_RAW, protocol) as raw:
             for sequence in range(count):
                 began = time.monotonic()
                 # A packet that the host itself turns down is a lost one.
                 with contextlib.suppress(OSError):
-                    raw.sendto(_echo(identity, sequence), (address, 0))
-                if _await_reply(raw, address, identity, sequence, began + PING_WAIT):
+                    raw.sendto(_echo(kind, identity, sequence), (address, 0))
+                if waiting.for_reply(raw, address, sequence, began + PING_WAIT):
                     times.append((time.monotonic() - began) * 1000)
                     time.sleep(max(0.0, PING_PAUSE - (time.monotonic() - began)))
     except OSError as error:
         return {"ok": False, "sent": 0, "received": 0, "cause": f"{type(error).__name__}: {error}"}
+    lost = f"{count - len(times)} of {count} lost" + (f": {waiting.said}" if waiting.said else "")
     return {
         "ok": len(times) == count,
-        "cause": None if len(times) == count else f"{count - len(times)} of {count} lost",
+        "cause": None if len(times) == count else lost,
         "sent": count,
         "received": len(times),
         "milliseconds": {
@@ -85,19 +104,45 @@ def ping(source: Source, target: str, count: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _await_reply(raw: socket.socket, address: str, identity: int, sequence: int, until: float) -> bool:
-    while (left := until - time.monotonic()) > 0:
-        raw.settimeout(left)
-        try:
-            data, (peer, _) = raw.recvfrom(2048)
-        except TimeoutError:
-            return False
-        offset = (data[0] & 0xF) * 4
-        if peer == address and data[offset : offset + 1] == b"\0" and len(data) >= offset + 8:
-            got = struct.unpack_from(">HH", data, offset + 4)
-            if got == (identity, sequence):
-                return True
-    return False
+# Codes of "destination unreachable": ICMP's (RFC 792, RFC 1812) and ICMPv6's (RFC 4443 section 3.1).
+_UNREACHABLE = {0: "network unreachable", 1: "host unreachable", 13: "prohibited"}
+_UNREACHABLE6 = {0: "no route to destination", 1: "prohibited", 3: "address unreachable", 4: "port unreachable"}
+
+
+class _Waiting:
+    """What comes back to a ping of this identity. `said`: the error that a router answered with, in words."""
+
+    def __init__(self, identity: int) -> None:
+        self._identity = identity
+        self.said = ""
+
+    def for_reply(self, raw: socket.socket, address: str, sequence: int, until: float) -> bool:
+        """Whether the reply came in time; an error that a router sent ends the waiting too."""
+        ipv6 = ":" in address
+        while (left := until - time.monotonic()) > 0:
+            raw.settimeout(left)
+            try:
+                data, (peer, *_) = raw.recvfrom(2048)
+            except TimeoutError:
+                return False
+            # Only IPv4's raw sockets give the IP header.
+            offset = 0 if ipv6 else (data[0] & 0xF) * 4
+            if len(data) < offset + 8:
+                continue
+            kind, code = data[offset], data[offset + 1]
+            if peer == address and kind == (129 if ipv6 else 0):
+                if struct.unpack_from(">HH", data, offset + 4) == (self._identity, sequence):
+                    return True
+            elif kind == (1 if ipv6 else 3) and self._is_about(data[offset + 8 :], ipv6=ipv6):
+                names = _UNREACHABLE6 if ipv6 else _UNREACHABLE
+                self.said = names.get(code, f"destination unreachable (code {code})")
+                return False
+        return False
+
+    def _is_about(self, packet: bytes, *, ipv6: bool) -> bool:
+        """Whether the packet that an error quotes is one of ours."""
+        offset = 40 if ipv6 else (packet[0] & 0xF) * 4 if packet else 0
+        return len(packet) >= offset + 8 and struct.unpack_from(">H", packet, offset + 4)[0] == self._identity
 
 
 def split_url(url: str) -> tuple[str, int, str]:
@@ -125,11 +170,12 @@ def download(
     buffer = bytearray(1 << 20)
     reported = began
     try:
-        address = socket.gethostbyname(host)
-        with source.socket(socket.SOCK_STREAM) as connection:
+        address = source.resolve(host)
+        with source.socket(address, socket.SOCK_STREAM) as connection:
             connection.settimeout(stall)
             connection.connect((address, port))
-            request = f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+            named = f"[{host}]" if ":" in host else host
+            request = f"GET {path} HTTP/1.1\r\nHost: {named}\r\nConnection: close\r\n\r\n"
             connection.sendall(request.encode("ascii"))
             status, expected, body = _head(connection)
             while limit is None or body < limit:
@@ -166,9 +212,14 @@ def iperf3(source: Source, target: tuple[str, int], octets: int, *, upload: bool
     """So many octets one way over TCP by iperf3 3.10 or later; `octets` and `bitsPerSecond` as received."""
     began = time.monotonic()
     host, port = target
+    try:
+        address = source.resolve(host)
+        own = source.towards(address)
+    except OSError as error:
+        return {"ok": False, "cause": f"{type(error).__name__}: {error}", "octets": 0, "bitsPerSecond": 0}
     command = [
-        "iperf3", "--client", host, "--port", str(port), "--bytes", str(octets), "--json", "--connect-timeout", "3000",
-        "--bind-dev", source.interface, "--bind", source.address, *([] if upload else ["--reverse"]),
+        "iperf3", "--client", address, "--port", str(port), "--bytes", str(octets), "--json", "--connect-timeout", "3000",
+        "--bind-dev", source.interface, "--bind", own, *([] if upload else ["--reverse"]),
     ]  # fmt: skip
     while True:
         left = timeout - (time.monotonic() - began)

@@ -10,11 +10,21 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mvnobox.core.sim import gtpu
-from mvnobox.core.sim.tun import HostError, counters, forget_routes, open_tun, route_own_traffic
+from mvnobox.core.sim import gtpu, icmpv6
+from mvnobox.core.sim.tun import (
+    HostError,
+    add_address,
+    counters,
+    forget_routes,
+    need_ipv6,
+    open_tun,
+    route_own_traffic,
+)
 from mvnobox.core.sim.upf_path import BATCH, LARGEST
 
 ROUTING_TABLE = 450
+# Router solicitations, and seconds to an answer (RFC 4861 section 10 has 4, for a radio link).
+SOLICITATIONS, SOLICITATION_SECONDS = 3, 1.0
 
 
 @dataclass
@@ -29,6 +39,9 @@ class Tunnel:
     on_lost: Callable[[], None]
     upf: tuple[str, int] | None = None
     uplink_teid: int = 0
+    # The IPv6 address, once there is one, and what waits for a router advertisement.
+    address6: str | None = None
+    advertised: asyncio.Future[icmpv6.Advertisement] | None = None
     received: int = 0
     sent: int = 0
 
@@ -61,7 +74,7 @@ class Tunnels:
         used = {tunnel.index for tunnel in self._by_teid.values()}
         index = next(i for i in range(len(used) + 1) if i not in used)
         name = f"uesimtun{index}"
-        descriptor = open_tun(name, f"{address}/32", mtu)
+        descriptor = open_tun(name, [f"{address}/32"], mtu)
         try:
             route_own_traffic(name, address, ROUTING_TABLE + index)
         except HostError:
@@ -71,6 +84,28 @@ class Tunnels:
         self._by_teid[tunnel.downlink_teid] = tunnel
         asyncio.get_running_loop().add_reader(descriptor, self._uplink, tunnel)
         return tunnel
+
+    async def autoconfigure(self, tunnel: Tunnel, identifier: bytes) -> None:
+        """Ask the network for the tunnel's /64 and make the address with an interface identifier of eight octets.
+
+        Without an answer there is none. Not by the kernel, which would ask whenever it likes and route all the pod's
+        traffic here. Raises HostError.
+        """
+        need_ipv6()
+        for _ in range(SOLICITATIONS):
+            tunnel.advertised = asyncio.get_running_loop().create_future()
+            self._send(tunnel, icmpv6.solicitation(identifier))
+            try:
+                said = await asyncio.wait_for(tunnel.advertised, SOLICITATION_SECONDS)
+            except TimeoutError:
+                continue
+            finally:
+                tunnel.advertised = None
+            address = str(said.prefix[int.from_bytes(identifier, "big")])
+            add_address(tunnel.name, f"{address}/128")
+            route_own_traffic(tunnel.name, address, ROUTING_TABLE + tunnel.index)
+            tunnel.address6 = address
+            return
 
     def close(self, tunnel: Tunnel) -> None:
         """Take a device away."""
@@ -89,16 +124,26 @@ class Tunnels:
                 size = os.readv(tunnel.descriptor, into)
             except OSError:
                 return
-            if tunnel.upf is None or self._out[gtpu.HEADROOM] >> 4 != 4:
-                continue
-            start = 0
-            if self._plain:
-                gtpu.write_plain_header(self._out, tunnel.uplink_teid, size)
-                start = gtpu.HEADROOM - gtpu.PLAIN
-            else:
-                gtpu.write_header(self._out, tunnel.uplink_teid, size, 1, uplink=True)
-            with contextlib.suppress(OSError):
-                self._gtp.sendto(view[start : gtpu.HEADROOM + size], tunnel.upf)
+            if self._out[gtpu.HEADROOM] >> 4 == 4 or tunnel.address6 is not None:
+                self._send_up(tunnel, size)
+
+    def _send(self, tunnel: Tunnel, packet: bytes) -> None:
+        """Send a packet of ours, which the device does not count."""
+        self._out_view[gtpu.HEADROOM : gtpu.HEADROOM + len(packet)] = packet
+        self._send_up(tunnel, len(packet))
+
+    def _send_up(self, tunnel: Tunnel, size: int) -> None:
+        """Send the packet in the outgoing buffer."""
+        if tunnel.upf is None:
+            return
+        start = 0
+        if self._plain:
+            gtpu.write_plain_header(self._out, tunnel.uplink_teid, size)
+            start = gtpu.HEADROOM - gtpu.PLAIN
+        else:
+            gtpu.write_header(self._out, tunnel.uplink_teid, size, 1, uplink=True)
+        with contextlib.suppress(OSError):
+            self._gtp.sendto(self._out_view[start : gtpu.HEADROOM + size], tunnel.upf)
 
     def _downlink(self) -> None:
         view = self._in_view
@@ -111,16 +156,28 @@ class Tunnels:
             if kind == gtpu.G_PDU:
                 tunnel = self._by_teid.get(teid)
                 with contextlib.suppress(OSError):
-                    if tunnel is not None:
-                        os.write(tunnel.descriptor, view[offset:size])
-                    else:
+                    if tunnel is None:
                         own = self._own_address(peer[0])
                         self._gtp.sendto(gtpu.error_indication(teid, own), (peer[0], gtpu.PORT))
+                    elif not self._is_advertisement(tunnel, view[offset:size]):
+                        os.write(tunnel.descriptor, view[offset:size])
             elif kind == gtpu.ECHO_REQUEST:
                 with contextlib.suppress(OSError):
                     self._gtp.sendto(gtpu.echo_response(view[:size]), peer)
             elif kind == gtpu.ERROR_INDICATION:
                 self._lost(gtpu.parse_error_indication(view[:size], offset), peer[0])
+
+    @staticmethod
+    def _is_advertisement(tunnel: Tunnel, packet: memoryview) -> bool:
+        """Whether a packet is a router advertisement: ours to read, never the kernel's."""
+        if len(packet) < 41 or packet[0] >> 4 != 6 or packet[6] != icmpv6.NEXT_HEADER:
+            return False
+        if packet[40] != icmpv6.ROUTER_ADVERTISEMENT:
+            return False
+        said = icmpv6.parse_advertisement(packet)
+        if said is not None and tunnel.advertised is not None and not tunnel.advertised.done():
+            tunnel.advertised.set_result(said)
+        return True
 
     def _lost(self, about: tuple[int, str] | None, sender: str) -> None:
         """An error indication: told once to whom it concerns, who then gets another session."""

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import logging
 import secrets
 import socket
 import struct
 import time
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, TypeVar
 
 from prometheus_client import Counter, Gauge
 
 from mvnobox.core.sim import gtpu
 from mvnobox.core.sim.elements import FTUP, QUERY_ALL_URRS, REPORT_ERROR_INDICATION, Also
-from mvnobox.core.sim.settings import UpfSettings
-from mvnobox.core.sim.tun import HostError, open_tun, run, user_plane_rules
+from mvnobox.core.sim.settings import Dnn, UpfSettings
+from mvnobox.core.sim.tun import need_forwarding, need_ipv6, open_tun, run, user_plane_rules
 from mvnobox.core.sim.upf_path import DataPath, Tun
 from mvnobox.core.sim.upf_rules import Pdr, Session, apply
 from mvnobox.core.sim.usage import IMMEDIATE, TERMINATION, Urr
@@ -26,15 +27,12 @@ from mvnobox.pfcp.codec import Cause, Ie, IeType, Message, PfcpError, Type
 from mvnobox.pfcp.endpoint import PORT, Address, Endpoint, NoAnswer
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 SOCKET_BUFFER = 8 << 20
 # How long a stop waits for the last reports.
 FAREWELL_SECONDS = 3.0
 SESSIONS = Gauge("upf_sessions", "PFCP sessions")
 REPORTS = Counter("upf_usage_reports_total", "Usage reports", ["what"])
-FORWARDING = (
-    "net.ipv4.ip_forward is 0 in the pod, so that its user plane would forward nothing; remedy: on the node, sysctl -w "
-    "net.ipv4.ip_forward=1 and start the pod anew, or the setting forwarding: sysctl where the kubelet allows it"
-)
 _ANSWERS = {
     Type.SESSION_ESTABLISHMENT_REQUEST: Type.SESSION_ESTABLISHMENT_RESPONSE,
     Type.SESSION_MODIFICATION_REQUEST: Type.SESSION_MODIFICATION_RESPONSE,
@@ -55,6 +53,23 @@ def gtp_socket(host: str = "0.0.0.0") -> socket.socket:
     made.setblocking(False)
     made.bind((host, gtpu.PORT))
     return made
+
+
+def _networks(name: str) -> list[str]:
+    """A name's addresses of both families, as networks. Raises OSError."""
+    found = {entry[4][0] for entry in socket.getaddrinfo(name, None, type=socket.SOCK_DGRAM)}
+    return [str(ipaddress.ip_network(address)) for address in sorted(map(str, found))]
+
+
+def _tun(name: str, dnn: Dnn) -> Tun:
+    """The device of a DNN, with the gateway's addresses. Raises HostError."""
+    addresses = [f"{dnn.gateway}/{dnn.network.prefixlen}"]
+    pools = [dnn.network[0].packed, dnn.network[-1].packed]
+    if dnn.network6 is not None:
+        need_ipv6()
+        addresses.append(f"{dnn.gateway6}/{dnn.network6.prefixlen}")
+        pools += [dnn.network6[0].packed[:8], dnn.network6[-1].packed[:8]]
+    return Tun(open_tun(name, addresses, dnn.mtu), *pools)
 
 
 class Upf:
@@ -80,19 +95,16 @@ class Upf:
         """Set up the data path and serve until cancelled. Raises HostError."""
         loop = asyncio.get_running_loop()
         self._own = await self._resolve(self._settings.n3.own_address)
-        allowed = [
-            entry if "/" in entry else f"{await self._resolve(lambda name=entry: socket.gethostbyname(name))}/32"
-            for entry in self._settings.allow
-        ]
-        tuns = []
-        for index, dnn in enumerate(self._settings.dnns):
-            descriptor = open_tun(f"ogstun{index or ''}", f"{dnn.gateway}/{dnn.network.prefixlen}", dnn.mtu)
-            tuns.append(Tun(descriptor, int(dnn.network[0]), int(dnn.network[-1])))
-        with open("/proc/sys/net/ipv4/ip_forward") as handle:
-            if handle.read().strip() != "1":
-                raise HostError(FORWARDING)
-        pools = [dnn.pool for dnn in self._settings.dnns]
-        routed = [dnn.pool for dnn in self._settings.dnns if dnn.routed]
+        allowed: list[str] = []
+        for entry in self._settings.allow:
+            allowed += [entry] if "/" in entry else await self._resolve(lambda name=entry: _networks(name))
+        dnns = self._settings.dnns
+        tuns = [_tun(f"ogstun{index or ''}", dnn) for index, dnn in enumerate(dnns)]
+        need_forwarding(ipv6=any(dnn.pool6 for dnn in dnns))
+        pools, routed = (
+            [pool for dnn in chosen for pool in (dnn.pool, dnn.pool6) if pool is not None]
+            for chosen in (dnns, [dnn for dnn in dnns if dnn.routed])
+        )
         rules = user_plane_rules(
             pools, allowed, self._settings.deny, between_ues=self._settings.between_ues, routed=routed
         )
@@ -114,7 +126,7 @@ class Upf:
             self._endpoint.close()
 
     @staticmethod
-    async def _resolve(resolve: Callable[..., str]) -> str:
+    async def _resolve(resolve: Callable[..., T]) -> T:
         while True:
             try:
                 return await asyncio.to_thread(resolve)
@@ -294,8 +306,8 @@ class Upf:
         except PfcpError as error:
             log.info("establishment refused: %s", error)
             return answer(Cause.MANDATORY_IE_INCORRECT)
-        other = next((self.path.owner(p.address) for p in made if p.address and self.path.owner(p.address)), None)
-        if other is not None:
+        owners = [self.path.owner(address) for pdr in made for address in pdr.addresses]
+        for other in {owner.seid: owner for owner in owners if owner is not None}.values():
             # One address, one session: the older one is a left-over; it carries nothing more but is still charged.
             log.warning("an address changes its session", extra={"seid": other.seid})
             self.path.remove(other)

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 from prometheus_client import Counter
 
-from mvnobox.core.sim import gtpu
+from mvnobox.core.sim import gtpu, icmpv6
 from mvnobox.core.sim.shaper import Shaper
-from mvnobox.core.sim.upf_rules import ACCESS, BUFFERED_PACKETS, CORE, Far, Pdr, Session
+from mvnobox.core.sim.upf_rules import ACCESS, BUFFERED_PACKETS, CORE, CP, Far, Pdr, Session
 from mvnobox.core.sim.usage import Urr
 from mvnobox.pfcp import codec
 
@@ -42,9 +42,13 @@ class Way:
     # Whether one of them has a quota.
     limited: bool
     shaper: Shaper
-    # Uplink: the TUN device of the pool. Downlink: the peer and its TEID.
+    # Uplink: the TUN device of the pool, the UE's own address and /64, where its router solicitations go.
     descriptor: int = -1
     address: bytes = b""
+    prefix: bytes = b""
+    identifier: bytes = b""
+    solicitations: Way | None = None
+    # Downlink, and what goes to the control plane and comes from it: the peer and its TEID. No QFI: a plain G-PDU.
     peer: tuple[str, int] = ("", 0)
     teid: int = 0
     qfi: int = 1
@@ -52,11 +56,27 @@ class Way:
 
 @dataclass(frozen=True)
 class Tun:
-    """A TUN device and the first and last address of the pool behind it."""
+    """A TUN device and the pools behind it: IPv4's first and last address, IPv6's first and last /64 (eight octets)."""
 
     descriptor: int
-    first: int
-    last: int
+    first: bytes
+    last: bytes
+    first6: bytes = b""
+    last6: bytes = b""
+
+    def holds(self, key: bytes) -> bool:
+        """Whether a UE's address or /64 is of these pools."""
+        return self.first <= key <= self.last if len(key) == 4 else self.first6 <= key <= self.last6
+
+
+def _source(packet: bytes | memoryview) -> bytes:
+    """What a packet's source is known by: the IPv4 address or the /64."""
+    return bytes(packet[8:16] if packet[0] >> 4 == 6 else packet[12:16])
+
+
+def _target(packet: bytes | memoryview) -> bytes:
+    """The same of its destination."""
+    return bytes(packet[24:32] if packet[0] >> 4 == 6 else packet[16:20])
 
 
 class DataPath:
@@ -74,7 +94,9 @@ class DataPath:
     ) -> None:
         self._gtp, self._own, self._tuns = gtp, own, tuple(tuns)
         self._on_due, self._on_waiting, self._on_error = on_due, on_waiting, on_error
+        # By TEID: from the access side, and from the control plane.
         self._up: dict[int, Way] = {}
+        # By IPv4 address (four octets) and by /64 (eight).
         self._down: dict[bytes, Way] = {}
         self._keys: dict[int, tuple[list[int], list[bytes]]] = {}
         self._peers: dict[tuple[str, int], Session] = {}
@@ -91,41 +113,61 @@ class DataPath:
         self.remove(session)
         teids: list[int] = []
         addresses: list[bytes] = []
+        solicitations: dict[int, Way] = {}
+        # By PDR: those whose packets may have been held back.
+        outward: dict[int, Way] = {}
         # Lower precedence values come first (clause 8.2.11); the first match for a tunnel or address stays.
         for pdr in sorted(session.pdrs.values(), key=lambda one: one.precedence):
             far = session.fars.get(pdr.far)
-            if pdr.filtered or far is None:
+            if far is None or (pdr.filtered and not (pdr.solicitations and far.destination == CP)):
                 continue
-            urrs = tuple(session.urrs[one] for one in pdr.urrs if one in session.urrs)
-            limited = any(left is not None for urr in urrs for left in urr.left)
-            qer = session.qers.get(pdr.qer)
-            shaper = _FREE if qer is None else qer.uplink if pdr.source == ACCESS else qer.downlink
-            forward = bool(far.action & codec.FORW)
-            if pdr.source == ACCESS and pdr.teid is not None and pdr.teid not in teids:
+            way = self._way(session, pdr, far)
+            if pdr.solicitations and pdr.teid is not None:
+                solicitations[pdr.teid] = way
+            elif pdr.source == ACCESS and pdr.teid is not None and pdr.teid not in teids:
                 teids.append(pdr.teid)
-                address = next((p.address for p in session.pdrs.values() if p.source == CORE and p.address), b"")
-                self._up[pdr.teid] = Way(
-                    session, pdr, far, forward and (qer is None or qer.uplink_open), urrs, limited, shaper,
-                    descriptor=self._device(address), address=address,
-                )  # fmt: skip
-            elif pdr.source == CORE and pdr.address is not None and pdr.address not in addresses:
-                addresses.append(pdr.address)
-                peer, teid = far.peer or ("", 0)
-                if peer:
-                    self._peers[(peer, teid)] = session
-                self._down[pdr.address] = Way(
-                    session, pdr, far, forward and bool(peer) and (qer is None or qer.downlink_open), urrs, limited, shaper,
-                    peer=(peer, gtpu.PORT), teid=teid, qfi=qer.qfi if qer is not None else 1,
-                )  # fmt: skip
+                way.solicitations = solicitations.get(pdr.teid)
+                self._up[pdr.teid] = way
+            elif pdr.source == CP and pdr.teid is not None and pdr.teid not in teids:
+                teids.append(pdr.teid)
+                self._up[pdr.teid] = outward[pdr.id] = way
+            elif pdr.source == CORE:
+                for key in pdr.addresses:
+                    if key not in addresses:
+                        addresses.append(key)
+                        self._down[key] = outward[pdr.id] = way
+                if far.peer is not None:
+                    self._peers[far.peer] = session
         self._keys[session.seid] = teids, addresses
         for far in session.fars.values():
             if far.action & codec.FORW and far.held:
                 held, far.held = far.held, []
-                for way in [self._down[address] for address in addresses]:
-                    for identity, packet in held:
-                        if identity == way.pdr.id and way.forward:
-                            self._packet_view[: len(packet)] = packet
-                            self._send_down(way, len(packet))
+                for identity, packet in held:
+                    if identity in outward and outward[identity].forward:
+                        self._packet_view[: len(packet)] = packet
+                        self._send_down(outward[identity], len(packet))
+
+    def _way(self, session: Session, pdr: Pdr, far: Far) -> Way:
+        """What a PDR and its FAR, QER and URRs come to."""
+        urrs = tuple(session.urrs[one] for one in pdr.urrs if one in session.urrs)
+        limited = any(left is not None for urr in urrs for left in urr.left)
+        qer = session.qers.get(pdr.qer)
+        forward = bool(far.action & codec.FORW)
+        if pdr.source == ACCESS and far.destination != CP:
+            shaper, open_ = (_FREE, True) if qer is None else (qer.uplink, qer.uplink_open)
+            ue = next((p for p in session.pdrs.values() if p.source == CORE and p.addresses), pdr)
+            return Way(
+                session, pdr, far, forward and open_, urrs, limited, shaper,
+                descriptor=self._device(ue.addresses), address=ue.address or b"", prefix=ue.prefix or b"",
+                identifier=ue.identifier or b"",
+            )  # fmt: skip
+        shaper, open_ = (_FREE, True) if qer is None else (qer.downlink, qer.downlink_open)
+        peer, teid = far.peer or ("", 0)
+        own = 1 if pdr.source == CORE else 0
+        return Way(
+            session, pdr, far, forward and bool(peer) and open_, urrs, limited, shaper,
+            peer=(peer, gtpu.PORT), teid=teid, qfi=qer.qfi if qer is not None else own,
+        )  # fmt: skip
 
     def remove(self, session: Session) -> None:
         """Forget a session."""
@@ -143,9 +185,8 @@ class DataPath:
         way = self._down.get(address)
         return way.session if way is not None else None
 
-    def _device(self, address: bytes) -> int:
-        number = int.from_bytes(address, "big")
-        return next((tun.descriptor for tun in self._tuns if tun.first <= number <= tun.last), -1)
+    def _device(self, addresses: Iterable[bytes]) -> int:
+        return next((tun.descriptor for key in addresses for tun in self._tuns if tun.holds(key)), -1)
 
     # Packets -------------------------------------------------------------------------------------------------------
 
@@ -167,8 +208,20 @@ class DataPath:
                 PACKETS.labels("uplink", "unknown").inc()
                 self._answer(gtpu.error_indication(teid, self._own), (peer[0], gtpu.PORT))
                 continue
-            # A UE sends from its own address only (TS 23.501 clause 5.8.2.4, anti-spoofing).
-            if not way.forward or view[offset + 12 : offset + 16] != way.address or size - offset < 20:
+            if way.pdr.source == CP:
+                self._from_control(way, view[offset:size])
+                continue
+            version = view[offset] >> 4 if size - offset >= 20 else 0
+            if version == 6 and view[offset + 24 : offset + 40] == icmpv6.ALL_ROUTERS:
+                self._solicit(way, view[offset:size])
+                continue
+            # A UE sends from its own address and /64 only (TS 23.501 clause 5.8.2.4, anti-spoofing).
+            own = (
+                view[offset + 12 : offset + 16] == way.address
+                if version == 4
+                else version == 6 and size - offset >= 40 and view[offset + 8 : offset + 16] == way.prefix
+            )
+            if not way.forward or not own:
                 PACKETS.labels("uplink", "dropped").inc()
                 continue
             if way.shaper.passes(size - offset):
@@ -187,9 +240,13 @@ class DataPath:
                 size = os.readv(descriptor, into)
             except OSError:
                 break
-            if size < 20 or packet[0] >> 4 != 4:
+            version = packet[0] >> 4
+            if version == 4 and size >= 20:
+                way = ways.get(bytes(packet[16:20]))
+            elif version == 6 and size >= 40:
+                way = ways.get(bytes(packet[24:32]))
+            else:
                 continue
-            way = ways.get(bytes(packet[16:20]))
             if way is None:
                 PACKETS.labels("downlink", "unknown").inc()
             elif not way.forward:
@@ -219,11 +276,11 @@ class DataPath:
         carried = 0
         for packet in shaper.ready():
             if uplink:
-                owner = self._down.get(packet[12:16])
+                owner = self._down.get(_source(packet))
                 way = next((w for w in self._ways_of(owner) if w.forward), None) if owner is not None else None
                 carried += self._send_up(way, packet) if way is not None else 0
             else:
-                way = self._down.get(packet[16:20])
+                way = self._down.get(_target(packet))
                 if way is not None and way.forward:
                     self._packet_view[: len(packet)] = packet
                     carried += self._send_down(way, len(packet))
@@ -233,7 +290,26 @@ class DataPath:
 
     def _ways_of(self, owner: Way) -> list[Way]:
         teids, _ = self._keys.get(owner.session.seid, ([], []))
-        return [self._up[teid] for teid in teids if teid in self._up]
+        return [self._up[teid] for teid in teids if teid in self._up and self._up[teid].pdr.source == ACCESS]
+
+    def _from_control(self, way: Way, packet: memoryview) -> None:
+        """A packet of the control plane's for the UE."""
+        size = len(packet)
+        self._packet_view[:size] = packet
+        if way.forward:
+            self._send_down(way, size)
+        else:
+            self._hold(way, size)
+
+    def _solicit(self, way: Way, packet: memoryview) -> None:
+        """A packet to all routers: the control plane is the router. From the UE's link-local address or its /64 only."""
+        to_control = way.solicitations
+        own = packet[8:16] == way.prefix or packet[8:24] == icmpv6.link_local(way.identifier)
+        if to_control is None or not to_control.forward or not own or not icmpv6.is_solicitation(packet):
+            PACKETS.labels("uplink", "dropped").inc()
+            return
+        self._packet_view[: len(packet)] = packet
+        self._send_down(to_control, len(packet))
 
     def _send_up(self, way: Way, packet: memoryview | bytes) -> int:
         """Give a packet to the data network; the octets of it that were carried."""
@@ -256,9 +332,14 @@ class DataPath:
         if way.limited and any(urr.exhausted for urr in way.urrs):
             PACKETS.labels("downlink", "quota").inc()
             return 0
-        gtpu.write_header(self._out, way.teid, size, way.qfi, uplink=False)
+        start = 0
+        if way.qfi:
+            gtpu.write_header(self._out, way.teid, size, way.qfi, uplink=False)
+        else:
+            gtpu.write_plain_header(self._out, way.teid, size)
+            start = gtpu.HEADROOM - gtpu.PLAIN
         try:
-            self._gtp.sendto(self._out_view[: gtpu.HEADROOM + size], way.peer)
+            self._gtp.sendto(self._out_view[start : gtpu.HEADROOM + size], way.peer)
         except OSError:
             PACKETS.labels("downlink", "refused").inc()
             return 0

@@ -14,7 +14,9 @@ from mvnobox.core.sim.usage import Urr
 from mvnobox.pfcp import codec
 from mvnobox.pfcp.codec import Ie, IeType, PfcpError
 
-ACCESS, CORE = 0, 1
+ACCESS, CORE, CP = 0, 1, 3
+# The one filter that is understood: router solicitations, which go to the control plane.
+_SOLICITATIONS = b"permit out 58 from ff02::2/128 to assigned"
 # Packets that a FAR with BUFF holds back.
 BUFFERED_PACKETS = 64
 
@@ -25,6 +27,7 @@ class Far:
 
     id: int
     action: int = codec.DROP
+    destination: int = CORE
     peer: tuple[str, int] | None = None
     # Held back packets with the PDR that matched them.
     held: list[tuple[int, bytes]] = field(default_factory=list)
@@ -50,11 +53,21 @@ class Pdr:
     source: int
     precedence: int = 0
     teid: int | None = None
+    # The UE's IPv4 address, its /64 and the interface identifier of its link-local address, eight octets each.
     address: bytes | None = None
+    prefix: bytes | None = None
+    identifier: bytes | None = None
+    # Whether it has a filter, and whether that is the one for router solicitations.
     filtered: bool = False
+    solicitations: bool = False
     far: int = 0
     qer: int = 0
     urrs: list[int] = field(default_factory=list)
+
+    @property
+    def addresses(self) -> tuple[bytes, ...]:
+        """What packets for the UE are known by: the IPv4 address (four octets) and the /64 (eight)."""
+        return tuple(one for one in (self.address, self.prefix) if one is not None)
 
 
 @dataclass
@@ -83,7 +96,11 @@ def _far(far: Far, members: Sequence[Ie]) -> None:
     parameters = codec.first(members, IeType.FORWARDING_PARAMETERS) or codec.first(
         members, IeType.UPDATE_FORWARDING_PARAMETERS
     )
-    outer = codec.first(parameters.children(), IeType.OUTER_HEADER_CREATION) if parameters is not None else None
+    told = parameters.children() if parameters is not None else []
+    destination = codec.first(told, IeType.DESTINATION_INTERFACE)
+    if destination is not None:
+        far.destination = codec.number(destination, 1) & 0xF
+    outer = codec.first(told, IeType.OUTER_HEADER_CREATION)
     if outer is not None:
         # GTP-U over UDP over IPv4 is what there is (clause 8.2.56, first octet, bit 1).
         if len(outer.data) < 10 or not outer.data[0] & 1:
@@ -135,12 +152,24 @@ def _pdr(pdr: Pdr, members: Sequence[Ie], choose: Callable[[int | None], int]) -
         else:
             pdr.teid = codec.number(Ie(teid.type, teid.data[1:]), 4)
     address = codec.first(parts, IeType.UE_IP_ADDRESS)
-    if address is not None and codec.number(address, 1) & 2:
-        if len(address.data) < 5:
+    if address is not None:
+        _ue(pdr, address)
+    # Others are not evaluated: what Open5GS's SMF sends in 5G's default flow is about router solicitations only.
+    sdf = codec.first(parts, Also.SDF_FILTER)
+    pdr.filtered, pdr.solicitations = sdf is not None, sdf is not None and _SOLICITATIONS in sdf.data
+
+
+def _ue(pdr: Pdr, address: Ie) -> None:
+    """The addresses in a UE IP Address (clause 8.2.62)."""
+    flags, offset = codec.number(address, 1), 1
+    if flags & 2:
+        if len(address.data) < offset + 4:
             raise PfcpError("a UE IP Address is cut off")
-        pdr.address = address.data[1:5]
-    # Filters are not evaluated: what Open5GS's SMF sends in 5G's default flow is about router solicitations only.
-    pdr.filtered = codec.first(parts, Also.SDF_FILTER) is not None
+        pdr.address, offset = address.data[offset : offset + 4], offset + 4
+    if flags & 1:
+        if len(address.data) < offset + 16:
+            raise PfcpError("a UE IP Address is cut off")
+        pdr.prefix, pdr.identifier = address.data[offset : offset + 8], address.data[offset + 8 : offset + 16]
 
 
 def _identity(members: Sequence[Ie], type_: int) -> int:

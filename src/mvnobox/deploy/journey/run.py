@@ -212,21 +212,34 @@ class _Run:
             return bool(answer.get("ok"))
 
         _until(SETTLE_SECONDS, "attachment", attached, lambda: f"; refused: {answer.get('cause')}")
-        self.sim["address"] = answer["address"]
+        self.sim["address"], self.sim["address6"] = answer["address"], answer.get("address6")
         return f"5G-AKA, PDU session on {self.network.name}"
 
     def address(self) -> str:
         if ipaddress.ip_address(self.sim["address"]) not in self.network.network:
             raise StepFailed(f"{self.sim['address']} is not in {self.network.pool}")
-        return f"{self.sim['address']} of {self.network.pool}"
+        found = f"{self.sim['address']} of {self.network.pool}"
+        if not self._has_ipv6:
+            return found
+        if self.sim["address6"] is None:
+            raise StepFailed("no router advertisement came: the UE has no IPv6 address")
+        if ipaddress.ip_address(self.sim["address6"]) not in ipaddress.IPv6Network(self.network.pool6):
+            raise StepFailed(f"{self.sim['address6']} is not in {self.network.pool6}")
+        return f"{found}, {self.sim['address6']} of {self.network.pool6}"
+
+    @property
+    def _has_ipv6(self) -> bool:
+        """Whether the UE is to have IPv6: UERANSIM's and 4G's test peer ask for IPv4 alone."""
+        return self.network.pool6 is not None and self.journey.core == "simulated"
 
     def ping(self) -> str:
-        answer = self.phone.ping(self.network.gateway, 10)
-        if not answer.get("ok"):
-            raise StepFailed(
-                f"{answer.get('received', 0)} of 10 came back: {answer.get('cause') or answer.get('output')}"
-            )
-        return "10 of 10 came back"
+        gateways = [self.network.gateway, *([self.network.gateway6] if self._has_ipv6 else [])]
+        for gateway in gateways:
+            answer = self.phone.ping(str(gateway), 10)
+            if not answer.get("ok"):
+                said = answer.get("cause") or answer.get("output")
+                raise StepFailed(f"{answer.get('received', 0)} of 10 came back from {gateway}: {said}")
+        return "10 of 10 came back" + (", and 10 of 10 over IPv6" if self._has_ipv6 else "")
 
     def download(self) -> str:
         answer = self.phone.download(self.data_host, DOWNLOAD)
@@ -308,7 +321,10 @@ class _Run:
         tried = []
         for other in self.others:
             network = other.data_networks[0]
-            for target in (network.gateway, str(network.network.network_address + 2)):
+            targets = [network.gateway, str(network.network.network_address + 2)]
+            if self._has_ipv6 and network.network6 is not None:
+                targets += [str(network.gateway6), str(network.network6.network_address + (1 << 64) + 2)]
+            for target in targets:
                 if self.phone.ping(target, 2).get("received"):
                     raise StepFailed(f"{target} of {other.name} answers")
                 tried.append(target)
