@@ -19,7 +19,9 @@ from components.settings import (
     layer_of,
     monitoring_from,
     roaming_from,
+    sbi_tls_from,
     slices_from,
+    subscribers_from,
 )
 from components.shared import served, told
 from mvnobox.errors import KitError
@@ -29,15 +31,24 @@ from mvnobox.spec import load_brand
 
 def platform(config: pulumi.Config, env: str) -> None:
     """The layer that brands share."""
+    core = config.get("core") or "simulated"
+    sbi_tls = sbi_tls_from(config.get_object("sbiTls"), core)
     plan = PlatformPlan(
         env=env,
         images=images_from(config.require_object("images")),
-        core=config.get("core") or "simulated",  # type: ignore[arg-type]
+        core=core,  # type: ignore[arg-type]
         storage_class=config.get("storageClass"),
         slices=slices_from(config.get_object("slices")),
         epc=epc_from(config.get_object("epc")),
         roaming=roaming_from(config.get_object("roaming")),
         monitoring_namespace=monitoring_from(config.get("monitoringNamespace")),
+        sbi_tls=sbi_tls,
+        # In plain text only to see where it is: policies have to know.
+        subscribers=subscribers_from(
+            config.get("subscribers"),
+            encrypted=pulumi.runtime.is_config_secret(config.full_key("subscribers")),
+            tls_secret=config.get("subscribersTls"),
+        ),
     )
     secrets = PlatformSecrets(
         postgres_password=config.require_secret("postgresPassword"),
@@ -45,6 +56,8 @@ def platform(config: pulumi.Config, env: str) -> None:
         directory_password=config.require_secret("directoryPassword"),
         ocs_tenant_key=config.require_secret("ocsTenantKey"),
         directory_private_key=config.require_secret("directoryPrivateKey"),
+        sbi_authority_key=config.require_secret("sbiAuthorityKey") if sbi_tls and sbi_tls.automatic else None,
+        subscribers=config.get_secret("subscribers"),
     )
     Platform("platform", PlatformArgs(plan=plan, secrets=secrets, provider=cluster_provider(config)))
     pulumi.export("namespace", plan.namespace)
@@ -54,22 +67,35 @@ def platform(config: pulumi.Config, env: str) -> None:
     # A brand's stack derives its own token from this key and can decrypt it only with the installation's passphrase.
     pulumi.export("ocsTenantKey", secrets.ocs_tenant_key)
     pulumi.export("directoryPublicKey", config.require("directoryPublicKey"))
+    pulumi.export("sbiTls", sbi_tls.setting if sbi_tls else None)
+    if secrets.sbi_authority_key is not None:
+        # As with the OCS's key: each brand's stack issues its own functions' certificate.
+        pulumi.export("sbiAuthorityKey", secrets.sbi_authority_key)
 
 
 def brand(config: pulumi.Config, env: str) -> None:
     """One brand's layer."""
     shared = pulumi.StackReference(f"organization/{pulumi.get_project()}/platform.{env}")
+    core = config.get("core") or "simulated"
+    sbi_tls = sbi_tls_from(config.get_object("sbiTls"), core)
     plan = BrandPlan(
         env=env,
         brand=load_brand(brand_file(config.require("brandFile"))),
         images=images_from(config.require_object("images")),
-        core=config.get("core") or "simulated",  # type: ignore[arg-type]
+        core=core,  # type: ignore[arg-type]
         public_url=config.get("publicUrl"),
         epc=epc_from(config.get_object("epc")),
         monitoring_namespace=monitoring_from(config.get("monitoringNamespace")),
         forwarding=forwarding_from(config.get("forwarding")),
         lab_ues=lab_ues_from(config.get("labUes")),
+        sbi_tls=sbi_tls,
     )
+    # Everything of the brand goes by the provider: nothing is made before it is known.
+    context = served(shared, plan, config.require("context"))
+    authority_key = None
+    if sbi_tls and sbi_tls.automatic:
+        both = pulumi.Output.all(context, shared.get_output("sbiAuthorityKey"))
+        authority_key = both.apply(lambda two: str(two[1]))
     secrets = BrandSecrets(
         bss_password=config.require_secret("bssPassword"),
         ctf_password=config.require_secret("ctfPassword"),
@@ -77,9 +103,9 @@ def brand(config: pulumi.Config, env: str) -> None:
         bss_admin_token=config.require_secret("bssAdminToken"),
         ocs_tenant_key=shared.require_output("ocsTenantKey"),
         directory_public_key=shared.require_output("directoryPublicKey"),
+        sbi_authority_key=authority_key,
     )
-    # Everything of the brand goes by the provider: nothing is made before it is known.
-    provider = cluster_provider(config, served(shared, plan, config.require("context")))
+    provider = cluster_provider(config, context)
     Brand(plan.brand.name, BrandArgs(plan=plan, secrets=secrets, provider=provider))
     pulumi.export("namespace", plan.namespace)
     pulumi.export("userPlaneNamespace", plan.user_plane_namespace)

@@ -11,7 +11,9 @@ import pulumi_kubernetes as kubernetes
 
 from components.platform import database_url
 from components.release import namespace, release, secret
+from components.sbi import certificate
 from mvnobox.render import BrandPlan, brand_namespaces, brand_releases, brand_resources
+from mvnobox.render.sbi_tls import BRAND_FUNCTIONS, MADE_SECRET
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +26,8 @@ class BrandSecrets:
     bss_admin_token: pulumi.Input[str]
     ocs_tenant_key: pulumi.Input[str]
     directory_public_key: pulumi.Input[str]
+    # The platform's, where the kit makes the SBI's certificates.
+    sbi_authority_key: pulumi.Input[str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +73,8 @@ class Brand(pulumi.ComponentResource):
                 "OCS_TOKEN": token,
             },
         }
+        if secrets.sbi_authority_key is not None:
+            contents[MADE_SECRET] = certificate(secrets.sbi_authority_key, plan.env, plan.namespace, BRAND_FUNCTIONS)
         # The tenant's Job runs beside the database, where its administrator's password is.
         own = homes[plan.namespace].metadata["name"]
         made = {

@@ -8,7 +8,10 @@ import pulumi
 import pulumi_kubernetes as kubernetes
 
 from components.release import namespace, release, secret
+from components.sbi import certificate
 from mvnobox.render import PlatformPlan, platform_namespaces, platform_releases
+from mvnobox.render.sbi_tls import MADE_SECRET, PLATFORM_FUNCTIONS
+from mvnobox.render.subscribers import SECRET
 
 # Releases that others need before they start.
 _NEEDS = {"ocs": ("postgresql",), "directory": ("postgresql",), "core": ("directory",)}
@@ -23,6 +26,10 @@ class PlatformSecrets:
     directory_password: pulumi.Input[str]
     ocs_tenant_key: pulumi.Input[str]
     directory_private_key: pulumi.Input[str]
+    # Of the authority that signs the SBI's certificates, where the kit makes them.
+    sbi_authority_key: pulumi.Input[str] | None = None
+    # The URI of a MongoDB of the user's own.
+    subscribers: pulumi.Input[str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +57,7 @@ class Platform(pulumi.ComponentResource):
         plan, secrets = args.plan, args.secrets
         homes = {spec.name: namespace(spec, child) for spec in platform_namespaces(plan)}
         where = homes[plan.namespace].metadata["name"]
-        contents = {
+        contents: dict[str, dict[str, pulumi.Input[str]]] = {
             "postgresql-auth": {
                 "POSTGRES_PASSWORD": secrets.postgres_password,
                 "OCS_PASSWORD": secrets.ocs_password,
@@ -65,6 +72,11 @@ class Platform(pulumi.ComponentResource):
                 "DIRECTORY_PRIVATE_KEY": secrets.directory_private_key,
             },
         }
+        if secrets.sbi_authority_key is not None:
+            contents[MADE_SECRET] = certificate(secrets.sbi_authority_key, plan.env, plan.namespace, PLATFORM_FUNCTIONS)
+        if secrets.subscribers is not None:
+            contents[SECRET] = {"DB_URI": secrets.subscribers}
+            contents["directory-env"]["DIRECTORY_MIRROR"] = secrets.subscribers
         made = {key: secret(key, where, values, child) for key, values in contents.items()}
         # In order: what needs another would only wait for it, or end; and a repair of that has to come first.
         charts: dict[str, pulumi.Resource] = {}

@@ -27,11 +27,11 @@ def secret(
     values: Mapping[str, pulumi.Input[str]],
     opts: pulumi.ResourceOptions,
 ) -> kubernetes.core.v1.Secret:
-    """A Secret; its values are secret in Pulumi's state too."""
+    """A Secret; its values are secret in Pulumi's state too. One with a `tls.key` is of the type that Kubernetes has."""
     return kubernetes.core.v1.Secret(
         name,
         metadata={"name": name, "namespace": where},
-        type="Opaque",
+        type="kubernetes.io/tls" if "tls.key" in values else "Opaque",
         string_data={key: pulumi.Output.secret(value) for key, value in values.items()},
         opts=opts,
     )

@@ -10,7 +10,7 @@ from typing import Any
 import pulumi
 
 from mvnobox.errors import BadInput
-from mvnobox.render import CoreSlice, Epc, Forwarding, Images, Plmn, Roaming
+from mvnobox.render import CoreSlice, Epc, Forwarding, Images, Plmn, Roaming, SbiTls, Subscribers
 
 _STACK = re.compile(r"^(?P<layer>[a-z][a-z0-9-]*)\.(?P<env>[a-z][a-z0-9-]{0,15})$")
 
@@ -57,6 +57,16 @@ def epc_from(value: Any) -> Epc | None:
 def roaming_from(value: Any) -> Roaming | None:
     """The setting `roaming`, the SEPP: docs/open5gs.md."""
     return Roaming.of_setting(value)
+
+
+def sbi_tls_from(value: Any, core: str) -> SbiTls | None:
+    """The setting `sbiTls`, TLS between Open5GS's functions: docs/open5gs.md."""
+    return SbiTls.of_setting(value, core)
+
+
+def subscribers_from(uri: str | None, *, encrypted: bool, tls_secret: str | None) -> Subscribers | None:
+    """The settings `subscribers` and `subscribersTls`, a MongoDB of one's own: docs/directory.md."""
+    return Subscribers.of_setting(uri, encrypted=encrypted, tls_secret=tls_secret)
 
 
 def monitoring_from(value: str | None) -> str | None:

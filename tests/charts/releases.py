@@ -22,6 +22,8 @@ from mvnobox.render import (
     PlatformPlan,
     Release,
     Roaming,
+    SbiTls,
+    Subscribers,
     brand_releases,
     platform_releases,
 )
@@ -50,6 +52,11 @@ ROAMING = Roaming(
     "208", "93", "sepp-tls", (Partner("262", "01", ("203.0.113.0/28",), address="203.0.113.7"),), service="LoadBalancer"
 )
 EDGE_PLATFORM = dataclasses.replace(REAL_PLATFORM, env="edge", roaming=ROAMING, monitoring_namespace="monitoring")
+SUBSCRIBERS = Subscribers.of_setting(
+    "mongodb://u:p@m-0.m.db.svc.cluster.local,198.51.100.9:27018/open5gs?tls=true&tlsCAFile=/etc/mvno-mongodb/ca.crt",
+    tls_secret="mongodb-ca",
+)
+OWN_PLATFORM = dataclasses.replace(EPC_PLATFORM, env="own", subscribers=SUBSCRIBERS)
 EPC_BRAND = dataclasses.replace(REAL_BRAND, env="lte", epc=EPC)
 OUTSIDE = Outside(
     "ExternalIPs",
@@ -95,13 +102,21 @@ def outside(epc: Epc) -> list[Release]:
 
 
 OUT = outside(OUTSIDE_EPC)
+TLS_PLATFORM = dataclasses.replace(EDGE_PLATFORM, env="tls", sbi_tls=SbiTls())
+TLS_BRAND = dataclasses.replace(REAL_BRAND, env="tls", sbi_tls=SbiTls())
+SECURED = [
+    release
+    for release in [*platform_releases(TLS_PLATFORM), *brand_releases(TLS_BRAND)]
+    if release.chart in ("open5gs", "directory")
+]
+OWN = [release for release in platform_releases(OWN_PLATFORM) if release.chart in ("open5gs", "directory")]
 WITH_IPV6 = [
     release
     for plan in (SIX_BRAND, SIX_REAL_BRAND, SIX_OUT_BRAND)
     for release in brand_releases(plan)
     if release.chart in ("open5gs", "coresim")
 ]
-RELEASES = [*SIMULATED, *REAL, *WITH_4G, *EDGE, *OUT, *WITH_IPV6]
+RELEASES = [*SIMULATED, *REAL, *WITH_4G, *EDGE, *OUT, *SECURED, *OWN, *WITH_IPV6]
 
 
 def objects(helm: Path, release: Release) -> list[dict[str, Any]]:

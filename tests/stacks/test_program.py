@@ -80,6 +80,62 @@ def test_the_platform_makes_its_namespace_secrets_and_charts(mocks: Mocks) -> No
     assert all(Path(one["chart"]).is_dir() for one in charts.values())
 
 
+def test_a_mongodbs_uri_is_in_secrets_and_nowhere_else(mocks: Mocks) -> None:
+    import dataclasses
+
+    import pulumi_kubernetes as kubernetes
+
+    from components.platform import Platform, PlatformArgs, PlatformSecrets
+    from mvnobox.render import CoreSlice, Subscribers
+
+    platform, brand = plans()
+    uri = "mongodb://open5gs:c0rrect-horse@mongodb.db.svc.cluster.local/open5gs"
+    plan = dataclasses.replace(
+        platform, core="open5gs", slices=(CoreSlice.of(brand.brand),), subscribers=Subscribers.of_setting(uri)
+    )
+    keys = {"ocs_tenant_key": "00" * 32, "directory_private_key": "11" * 32}
+    passwords = {"postgres_password": "a", "ocs_password": "b", "directory_password": "c"}
+    secrets = PlatformSecrets(**keys, **passwords, subscribers=pulumi.Output.secret(uri))
+    settled(lambda: Platform("platform", PlatformArgs(plan=plan, secrets=secrets, provider=kubernetes.Provider("k"))))
+    made = mocks.of("kubernetes:core/v1:Secret")
+    # The engine's wrapping of what is secret in the state.
+    assert made["subscribers"]["stringData"]["value"] == {"DB_URI": uri}
+    assert made["directory-env"]["stringData"]["value"]["DIRECTORY_MIRROR"] == uri
+    charts = {one["name"]: one for one in mocks.of("kubernetes:helm.sh/v4:Chart").values()}
+    assert charts["core"]["values"]["subscribers"]["secretName"] == "subscribers"
+    assert len(charts["core"]["values"]["secretChecksum"]) == 16
+    assert "c0rrect" not in str([one.inputs for one in mocks.made if not one.typ.endswith(":Secret")])
+
+
+@pytest.mark.parametrize(
+    ("core", "uri", "encrypted", "said"),
+    [
+        ("open5gs", "mongodb://a:c0rrect-horse@db.example/open5gs", False, "config set --secret"),
+        ("open5gs", "mongodb://a:c0rrect-horse@db.example", True, "names no database"),
+        ("simulated", "mongodb://a:c0rrect-horse@db.example/open5gs", True, "--core open5gs"),
+    ],
+)
+def test_a_wrong_mongodb_is_refused_before_anything_is_made(core: str, uri: str, encrypted: bool, said: str) -> None:
+    import runpy
+
+    asyncio.set_event_loop(asyncio.new_event_loop())
+    made = Mocks()
+    pulumi.runtime.set_mocks(made, project="mvno-in-a-box", stack="platform.test", preview=False)
+    images = '{"services": "s:1", "coresim": "c:1", "postgresql": "p:1"}'
+    config = {"images": images, "core": core, "subscribers": uri}
+    secret = ["subscribers"] if encrypted else []
+    pulumi.runtime.set_all_config(
+        {f"mvno-in-a-box:{key}": value for key, value in config.items()}, [f"mvno-in-a-box:{key}" for key in secret]
+    )
+    try:
+        with pytest.raises(pulumi.RunError) as refused:
+            runpy.run_path(str(ROOT / "stacks" / "__main__.py"), run_name="__main__")
+    finally:
+        pulumi.runtime.set_all_config({})
+        asyncio.set_event_loop(None)
+    assert said in str(refused.value) and "c0rrect" not in str(refused.value) and made.made == []
+
+
 def test_a_brand_makes_only_its_own(mocks: Mocks) -> None:
     import pulumi_kubernetes as kubernetes
 
@@ -159,7 +215,7 @@ def _served(core: str | None, slices: str | None, brand_core: str = "open5gs") -
 
     class Shared:
         def get_output(self, name: str) -> pulumi.Output[Any]:
-            return pulumi.Output.from_input({"core": core, "slices": slices}[name])
+            return pulumi.Output.from_input({"core": core, "slices": slices, "sbiTls": None}[name])
 
     async def ask() -> Any:
         return await served(Shared(), plan, "ctx").future()  # type: ignore[arg-type]

@@ -57,6 +57,21 @@ readinessProbe:
   ports: [{port: 53, protocol: UDP}, {port: 53, protocol: TCP}]
 {{- end }}
 
+{{/* To a MongoDB of the user's own: its namespaces or networks, and ports. */}}
+{{- define "common.mongodbEgress" -}}
+- to:
+    {{- range .namespaces }}
+    - namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: {{ . }}}}
+    {{- end }}
+    {{- range .networks }}
+    - ipBlock: {cidr: {{ . | quote }}}
+    {{- end }}
+  ports:
+    {{- range .ports }}
+    - {port: {{ . }}, protocol: TCP}
+    {{- end }}
+{{- end }}
+
 {{- define "common.peer" -}}
 namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: {{ .namespace }}}}
 podSelector: {matchLabels: {app.kubernetes.io/name: {{ .name }}}}
@@ -64,7 +79,8 @@ podSelector: {matchLabels: {app.kubernetes.io/name: {{ .name }}}}
 
 {{/*
 A stateless Python service: ConfigMap, Deployment, Service, PodDisruptionBudget.
-Arguments: root, name, module, ports (list of name, port, protocol), health (port name), migrate (bool), files (extra).
+Arguments: root, name, module, ports (list of name, port, protocol), health (port name), migrate (bool), files (extra),
+tlsSecret (in /etc/mvno-tls), sbiTlsSecret (in /etc/mvno-sbi-tls).
 */}}
 {{- define "common.service" -}}
 {{- $values := .root.Values -}}
@@ -128,7 +144,7 @@ spec:
           securityContext: {{- include "common.containerSecurity" . | nindent 12 }}
           resources: {{- toYaml $values.resources | nindent 12 }}
           {{- include "common.probes" .health | nindent 10 }}
-          volumeMounts: [{name: config, mountPath: /etc/mvno, readOnly: true}, {name: tmp, mountPath: /tmp}{{ if .tlsSecret }}, {name: tls, mountPath: /etc/mvno-tls, readOnly: true}{{ end }}]
+          volumeMounts: [{name: config, mountPath: /etc/mvno, readOnly: true}, {name: tmp, mountPath: /tmp}{{ if .tlsSecret }}, {name: tls, mountPath: /etc/mvno-tls, readOnly: true}{{ end }}{{ if .sbiTlsSecret }}, {name: sbi-tls, mountPath: /etc/mvno-sbi-tls, readOnly: true}{{ end }}{{ if .mongodbTls }}, {name: mongodb-tls, mountPath: /etc/mvno-mongodb, readOnly: true}{{ end }}]
       volumes:
         - name: config
           configMap: {name: {{ .name }}-config}
@@ -136,6 +152,14 @@ spec:
           emptyDir: {sizeLimit: 64Mi}
         {{- with .tlsSecret }}
         - name: tls
+          secret: {secretName: {{ . }}, defaultMode: 0440}
+        {{- end }}
+        {{- with .sbiTlsSecret }}
+        - name: sbi-tls
+          secret: {secretName: {{ . }}, defaultMode: 0440}
+        {{- end }}
+        {{- with .mongodbTls }}
+        - name: mongodb-tls
           secret: {secretName: {{ . }}, defaultMode: 0440}
         {{- end }}
 ---

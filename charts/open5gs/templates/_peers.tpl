@@ -23,3 +23,14 @@ podSelector: {matchLabels: {app.kubernetes.io/name: {{ . }}}}
 {{- $peers := .Values.peers -}}
 {{- include "common.peer" (dict "namespace" ($peers.packetGatewayNamespace | default $peers.brandNamespace) "name" "pgwc") }}
 {{- end }}
+
+{{/* To where subscribers are read: the directory, or a MongoDB of the user's own. */}}
+{{- define "open5gs.databaseEgress" -}}
+{{- if .Values.subscribers.secretName -}}
+{{ include "common.mongodbEgress" .Values.subscribers }}
+{{- else -}}
+- to:
+    - {{- include "common.peer" (dict "namespace" .Values.peers.platformNamespace "name" "directory") | nindent 6 }}
+  ports: [{port: 27017}]
+{{- end }}
+{{- end }}

@@ -31,6 +31,9 @@ app.add_typer(operator, name="operator")
 BrandOption = Annotated[str, typer.Option("--brand", "-b", help="A brand's name (brands/NAME.yaml) or its file.")]
 EnvOption = Annotated[str, typer.Option("--env", "-e", help="Which environment: the second half of the stacks' names.")]
 EpcOption = Annotated[bool, typer.Option("--epc", help="4G beside 5G on Open5GS, with a test peer as host network.")]
+SbiTlsOption = Annotated[
+    bool, typer.Option("--sbi-tls", help="TLS with certificates on both sides between Open5GS's functions.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on standard output and nothing else.")]
 
 
@@ -41,6 +44,7 @@ def up(
     core: Annotated[str, typer.Option(help="auto, open5gs, operator or simulated.")] = "auto",
     cluster: Annotated[str, typer.Option(help="auto, embedded or the name of a kubeconfig context.")] = "auto",
     epc: EpcOption = False,
+    sbi_tls: SbiTlsOption = False,
     verify: Annotated[bool, typer.Option(help="End with the customer's journey.")] = True,
 ) -> None:
     """Bring up the platform and a brand, and prove them with a customer's journey."""
@@ -49,7 +53,7 @@ def up(
     from mvnobox.deploy.journey import verify as journey
 
     report = reporter()
-    installed = bring_up(brand=brand, env=env, core=core, cluster=cluster, report=report, epc=epc)
+    installed = bring_up(brand=brand, env=env, core=core, cluster=cluster, report=report, epc=epc, sbi_tls=sbi_tls)
     if verify and installed.can_verify:
         result = journey(brand=installed.brand, env=env, report=report)
         print_journey(result)
@@ -173,11 +177,12 @@ def render(
     env: EnvOption = "dev",
     core: Annotated[str, typer.Option(help="auto, open5gs, operator or simulated.")] = "auto",
     epc: EpcOption = False,
+    sbi_tls: SbiTlsOption = False,
 ) -> None:
     """Write what will be applied as files: chart values, configurations, manifests. No secret is among them."""
     from mvnobox.deploy.rendering import render_to
 
-    count = render_to(out_dir, brand=brand, env=env, core=core, report=reporter(), epc=epc)
+    count = render_to(out_dir, brand=brand, env=env, core=core, report=reporter(), epc=epc, sbi_tls=sbi_tls)
     out.print(f"{count} files in {out_dir}", soft_wrap=True)
 
 

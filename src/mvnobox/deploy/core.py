@@ -24,15 +24,16 @@ class CoreChoice:
     reason: str
     sctp_over_tcp: bool = False
 
-    @property
-    def optional_images(self) -> tuple[str, ...]:
-        return ("sctp",) if self.sctp_over_tcp else ()
-
 
 def check_core(requested: str) -> None:
     """Refuse a core that there is not, before anything is touched. Raises BadInput."""
     if requested not in ("auto", "open5gs", "operator", "simulated"):
         raise BadInput(f"there is no core {requested!r}", "take auto, open5gs, operator or simulated")
+
+
+def optional_images(kind: str, shared_core: str) -> tuple[str, ...]:
+    """Images beyond everybody's: SCTP over TCP while any brand is on Open5GS, whichever core the one at hand has."""
+    return ("sctp",) if kind == "embedded" and shared_core == "open5gs" and not kernel_has_sctp() else ()
 
 
 def forwarding_of(kind: str) -> Forwarding:

@@ -7,13 +7,14 @@ import fcntl
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from pulumi.automation import ConfigValue
 
 from mvnobox.deploy import keys
 from mvnobox.deploy.brands import find_brand, stack_path
 from mvnobox.deploy.cluster import EmbeddedCluster, choose
-from mvnobox.deploy.core import CoreChoice, check_core, choose_core, forwarding_of
+from mvnobox.deploy.core import CoreChoice, check_core, choose_core, forwarding_of, optional_images
 from mvnobox.deploy.epc import check_epc, check_outside, check_pools, epc_setting, installed_epc, wanted_epc
 from mvnobox.deploy.hopeless import Watch
 from mvnobox.deploy.images import ensure_images, load_images
@@ -24,8 +25,16 @@ from mvnobox.deploy.paths import home_dir
 from mvnobox.deploy.pulumi import Workspace, shell_lines
 from mvnobox.deploy.recovery import await_ready, restart_waiting
 from mvnobox.deploy.report import Reporter
+from mvnobox.deploy.sbi_tls import (
+    check_own_secrets,
+    check_sbi_tls,
+    installed_sbi_tls,
+    left_behind,
+    sbi_tls_setting,
+    wanted_sbi_tls,
+)
 from mvnobox.errors import BadInput, EnvironmentUnfit
-from mvnobox.render import CoreSlice, operator_core
+from mvnobox.render import CoreSlice, Epc, SbiTls, operator_core
 from mvnobox.spec import BrandSpec, check_together
 
 
@@ -61,7 +70,9 @@ def only_one() -> Iterator[None]:
         yield
 
 
-def up(*, brand: str, env: str, core: str, cluster: str, report: Reporter, epc: bool = False) -> Installed:
+def up(
+    *, brand: str, env: str, core: str, cluster: str, report: Reporter, epc: bool = False, sbi_tls: bool = False
+) -> Installed:
     """Bring up the platform and a brand. What is wrong with the input is said before anything is touched."""
     file, spec = find_brand(brand)
     if not env.isalnum() or not env.islower() or len(env) > 16:
@@ -71,7 +82,8 @@ def up(*, brand: str, env: str, core: str, cluster: str, report: Reporter, epc: 
     check_together([*others, (str(file), spec)])
     check_core(core)
     check_epc(core, epc)
-    before_4g = installed_epc(installation)
+    check_sbi_tls(core, sbi_tls)
+    before_4g, before_tls = installed_epc(installation), installed_sbi_tls(installation)
     check_pools(before_4g, spec, core, epc)
     if core == "operator":
         operator_core(spec, namespace_of(spec, env))
@@ -88,30 +100,38 @@ def up(*, brand: str, env: str, core: str, cluster: str, report: Reporter, epc: 
         has_4g = wanted_epc(before_4g, spec, chosen.core, epc)
         if has_4g and epc:
             report.note(f"4G: realm {has_4g.realm}; the host network is a test peer of the kit's own")
-        images = load_images(ensure_images(report, chosen.optional_images), choice, report)
+        kubectl = Kubectl(choice)
+        shared = _shared_core(installation, spec, chosen)
+        has_tls = wanted_sbi_tls(before_tls, chosen.core, sbi_tls, shared["core"].value)
+        following = left_behind(installation, has_tls, spec.name)
+        if has_tls:
+            own = [spec.name] if chosen.core == "open5gs" else []
+            check_own_secrets(kubectl, has_tls, installation, own, report)
+            report.note(f"SBI: TLS with certificates on both sides, {has_tls.said}")
+        images = load_images(
+            ensure_images(report, optional_images(choice.kind, str(shared["core"].value))), choice, report
+        )
         workspace = Workspace(choice.kubeconfig, report)
         common = {
             "context": _plain(choice.context),
             "clusterIdentifier": _plain(f"mvno-{choice.context}"),
             "images": _plain(json.dumps(images, sort_keys=True)),
         }
-        kubectl = Kubectl(choice)
         restart_waiting(kubectl, report)
         workspace.watch = Watch(kubectl)
         platform = f"platform.{env}"
-        shared = _shared_core(installation, spec, chosen)
-        shared_4g = {"epc": _plain(epc_setting(has_4g))} if has_4g else {}
-        workspace.up(platform, {**common, **shared, **shared_4g, **_platform_settings(platform)}, report)
+        if has_4g:
+            shared["epc"] = _plain(epc_setting(has_4g))
+        workspace.up(platform, {**common, **shared, **_platform_settings(platform, has_tls)}, report)
         changed = workspace.last_changes.changed
-        stack = f"{spec.name}.{env}"
-        own = {"core": _plain(chosen.core), "brandFile": _plain(stack_path(file)), **_brand_settings(stack)}
-        if (forwarding := forwarding_of(choice.kind)) != "node":
-            # The default is left unwritten: on a cluster of one's own the setting is the operator's.
-            own["forwarding"] = _plain(forwarding)
-        if has_4g and spec.name in has_4g.brands:
-            own |= shared_4g
-        workspace.up(stack, {**common, **own}, report)
-        changed += workspace.last_changes.changed
+        layers = [(spec.name, chosen.core, file), *((one.name, one.core, one.file) for one in following)]
+        for name, its_core, its_file in layers:
+            layer = _brand_layer(f"{name}.{env}", name, its_core, its_file, has_4g, has_tls)
+            if (forwarding := forwarding_of(choice.kind)) != "node":
+                # The default is left unwritten: on a cluster of one's own the setting is the operator's.
+                layer["forwarding"] = _plain(forwarding)
+            workspace.up(f"{name}.{env}", {**common, **layer}, report)
+            changed += workspace.last_changes.changed
         await_ready(kubectl, report)
         if chosen.core == "operator":
             report.note(await_core(connect(choice), spec, env, report))
@@ -139,15 +159,30 @@ def _shared_core(installation: Installation, spec: BrandSpec, chosen: CoreChoice
     return {"core": _plain(core), "slices": _plain(json.dumps(slices, sort_keys=True))}
 
 
-def _platform_settings(stack: str) -> dict[str, ConfigValue]:
+def _platform_settings(stack: str, tls: SbiTls | None) -> dict[str, ConfigValue]:
     private = keys.key(stack, "directoryPrivateKey")
+    secured = {"sbiTls": _plain(sbi_tls_setting(tls))} if tls else {}
+    if tls and tls.automatic:
+        secured["sbiAuthorityKey"] = _secret(keys.key(stack, "sbiAuthorityKey"))
     passwords = ("postgresPassword", "ocsPassword", "directoryPassword")
     return {
         **{name: _secret(keys.password(stack, name)) for name in passwords},
         "ocsTenantKey": _secret(keys.key(stack, "ocsTenantKey")),
         "directoryPrivateKey": _secret(private),
         "directoryPublicKey": _plain(keys.public_key(private)),
+        **secured,
     }
+
+
+def _brand_layer(
+    stack: str, name: str, core: str, file: Path, epc: Epc | None, tls: SbiTls | None
+) -> dict[str, ConfigValue]:
+    own = {"core": _plain(core), "brandFile": _plain(stack_path(file)), **_brand_settings(stack)}
+    if epc and name in epc.brands:
+        own["epc"] = _plain(epc_setting(epc))
+    if tls and core == "open5gs":
+        own["sbiTls"] = _plain(sbi_tls_setting(tls))
+    return own
 
 
 def _brand_settings(stack: str) -> dict[str, ConfigValue]:

@@ -14,6 +14,7 @@ from mvnobox.deploy.images import references
 from mvnobox.deploy.installation import Installation
 from mvnobox.deploy.paths import project_root
 from mvnobox.deploy.report import Reporter
+from mvnobox.deploy.sbi_tls import check_sbi_tls, wanted_sbi_tls
 from mvnobox.deploy.toolchain import ensure_tool
 from mvnobox.errors import BadInput, EnvironmentUnfit, Failed
 from mvnobox.render import (
@@ -53,7 +54,9 @@ def manifests(helm: Path, release: Release) -> str:
     return done.stdout
 
 
-def render_to(folder: Path, *, brand: str, env: str, core: str, report: Reporter, epc: bool = False) -> int:
+def render_to(
+    folder: Path, *, brand: str, env: str, core: str, report: Reporter, epc: bool = False, sbi_tls: bool = False
+) -> int:
     """Write values and manifests of the platform and a brand; how many files. Raises BadInput for a folder in use."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise BadInput(f"{folder} is not an empty folder", "name a folder that does not exist yet")
@@ -63,17 +66,18 @@ def render_to(folder: Path, *, brand: str, env: str, core: str, report: Reporter
     chosen = "simulated" if core == "auto" else core
     check_epc(chosen, epc)
     check_pools(None, spec, chosen, epc)
-    has_4g = wanted_epc(None, spec, chosen, epc)
+    check_sbi_tls(chosen, sbi_tls)
+    has_4g, has_tls = wanted_epc(None, spec, chosen, epc), wanted_sbi_tls(None, chosen, sbi_tls)
     slices = (CoreSlice.of(spec),)
     shared = "open5gs" if chosen == "open5gs" else "simulated"
-    platform = PlatformPlan(env=env, images=images, core=shared, slices=slices, epc=has_4g)  # type: ignore[arg-type]
+    more = {"env": env, "images": images, "epc": has_4g, "sbi_tls": has_tls}
+    platform = PlatformPlan(core=shared, slices=slices, **more)  # type: ignore[arg-type]
     try:
         kind = Installation(env).cluster().kind
     except EnvironmentUnfit:
         # What `up` takes where nothing else is named.
         kind = "embedded"
-    forwarding = forwarding_of(kind)
-    layer = BrandPlan(env=env, brand=spec, images=images, core=chosen, epc=has_4g, forwarding=forwarding)  # type: ignore[arg-type]
+    layer = BrandPlan(brand=spec, core=chosen, forwarding=forwarding_of(kind), **more)  # type: ignore[arg-type]
     helm = ensure_tool("helm", report)
     count = 0
     for name, namespaces, releases in (

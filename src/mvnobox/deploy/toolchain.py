@@ -3,6 +3,7 @@
 A tool is a folder of `toolchain/go/`: `go.mod`, `go.sum` and a `build.yaml` with
 
     binary, version, package, ldflags   what to build and how
+    tags                                optional: build tags, separated by commas
     official: {arguments, pattern}      optional: how to see that a binary on PATH serves as well
 
 It is built once into the cache, under a name with the hash of the folder, so that a changed pin is a new build.
@@ -43,6 +44,7 @@ class Tool:
     version: str
     package: str
     ldflags: str
+    tags: str
     official: dict[str, Any] | None
 
     @property
@@ -71,6 +73,7 @@ def tool(name: str) -> Tool:
         version=str(data["version"]),
         package=data["package"],
         ldflags=data["ldflags"],
+        tags=data.get("tags", ""),
         official=data.get("official"),
     )
 
@@ -167,6 +170,8 @@ def _build(wanted: Tool, report: Reporter) -> None:
                 "-trimpath",
                 "-ldflags",
                 f"-s -w {wanted.ldflags}".strip(),
+                "-tags",
+                wanted.tags,
                 "-o",
                 f"{scratch}/bin/{wanted.binary}",
                 wanted.package,

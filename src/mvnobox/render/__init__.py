@@ -9,6 +9,8 @@ from mvnobox.render.outside import BrandEdge, Outside
 from mvnobox.render.platform import PlatformPlan, platform_namespaces, platform_releases
 from mvnobox.render.release import Forwarding, Images, Namespace, Release
 from mvnobox.render.roaming import Partner, Roaming
+from mvnobox.render.sbi_tls import SbiTls
+from mvnobox.render.subscribers import Subscribers
 
 __all__ = [
     "BrandEdge",
@@ -25,6 +27,8 @@ __all__ = [
     "Plmn",
     "Release",
     "Roaming",
+    "SbiTls",
+    "Subscribers",
     "brand_namespaces",
     "brand_releases",
     "brand_resources",

@@ -24,6 +24,7 @@ from mvnobox.render.release import (
     Release,
     image_values,
 )
+from mvnobox.render.sbi_tls import SbiTls
 from mvnobox.spec import BrandSpec
 
 
@@ -43,6 +44,8 @@ class BrandPlan:
     forwarding: Forwarding = "node"
     # UEs that the laboratory's radio network takes at a time.
     lab_ues: int = 1
+    # TLS between functions, as the platform has it.
+    sbi_tls: SbiTls | None = None
 
     @property
     def namespace(self) -> str:
@@ -166,8 +169,9 @@ def brand_releases(plan: BrandPlan) -> list[Release]:
             context["packet_gateway_namespace"] = plan.user_plane_namespace
             peers = {**peers, "packetGatewayNamespace": plan.user_plane_namespace}
         seen_by = plan.monitoring_namespace
+        core = session_management(context, peers, plan.images, epc, seen_by, plan.sbi_tls)
         releases += [
-            Release("core", "open5gs", plan.namespace, session_management(context, peers, plan.images, epc, seen_by)),
+            Release("core", "open5gs", plan.namespace, core, plan.sbi_tls.made if plan.sbi_tls else ()),
             Release(
                 "user-plane",
                 "open5gs",

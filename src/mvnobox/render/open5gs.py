@@ -11,6 +11,8 @@ from mvnobox.render.engine import render_template
 from mvnobox.render.epc import DIAMETER_PORT, Epc, check_halves, diameter_files, pool_ranges
 from mvnobox.render.release import CLUSTER_DOMAIN, Images, image_values
 from mvnobox.render.roaming import N32_PORT, Roaming
+from mvnobox.render.sbi_tls import MOUNTED_AT, SbiTls
+from mvnobox.render.subscribers import Subscribers
 from mvnobox.spec import BrandSpec
 
 # UEs that each function makes room for at its start.
@@ -32,6 +34,7 @@ N2_PORT = 38412
 # The shared control plane, in the order in which it starts best; those with a database and those with metrics.
 CONTROL_PLANE = ("nrf", "scp", "udr", "udm", "ausf", "nssf", "bsf", "pcf", "amf")
 _METERED = ("pcf", "amf")
+_WITH_DATABASE = ("udr", "pcf", "hss", "pcrf")
 # 4G's, where it is wanted: the ports of each.
 _EPC = {"hss": (DIAMETER, METRICS), "pcrf": (DIAMETER, METRICS)}
 _SERVING_GATEWAY = {"sgwc": (GTPC, PFCP), "sgwu": (PFCP, GTPU)}
@@ -62,6 +65,11 @@ def _function(name: str, ports: Iterable[Mapping[str, Any]], config: str, **more
     return {"name": name, "ports": [dict(port) for port in ports], "config": config, **more}
 
 
+def _database(name: str) -> dict[str, Any]:
+    """What a function that reads subscribers has besides."""
+    return {"database": True} if name in _WITH_DATABASE else {}
+
+
 def _base(images: Images, monitoring_namespace: str | None = None) -> dict[str, Any]:
     values: dict[str, Any] = {"image": image_values(images.open5gs)}
     if monitoring_namespace:
@@ -71,6 +79,11 @@ def _base(images: Images, monitoring_namespace: str | None = None) -> dict[str, 
     return values
 
 
+def _secured(tls: SbiTls | None) -> dict[str, Any]:
+    """The chart's `sbiTls` block, where there is TLS."""
+    return {"sbiTls": {"secret": tls.secret}} if tls else {}
+
+
 def control_plane(
     namespace: str,
     slices: Iterable[CoreSlice],
@@ -78,6 +91,8 @@ def control_plane(
     epc: Epc | None = None,
     roaming: Roaming | None = None,
     monitoring_namespace: str | None = None,
+    sbi_tls: SbiTls | None = None,
+    subscribers: Subscribers | None = None,
 ) -> dict[str, Any]:
     """The functions that brands share. Raises BadInput."""
     known = sorted(set(slices), key=lambda one: (one.plmn.mcc, one.plmn.mnc, one.sst, one.sd or ""))
@@ -91,23 +106,32 @@ def control_plane(
         "namespace": namespace,
         "cluster_domain": CLUSTER_DOMAIN,
         "scp": f"scp.{namespace}.svc.{CLUSTER_DOMAIN}",
-        "directory": f"mongodb://directory.{namespace}.svc.{CLUSTER_DOMAIN}:27017/open5gs",
+        # A MongoDB of the user's own comes by the environment: its URI has a password.
+        "directory": None if subscribers else f"mongodb://directory.{namespace}.svc.{CLUSTER_DOMAIN}:27017/open5gs",
         "ues": UES,
         "slices": known,
         "plmns": plmns,
+        "sbi_tls": MOUNTED_AT if sbi_tls else "",
     }
-    functions = []
+    functions: list[dict[str, Any]] = []
     for name in CONTROL_PLANE:
         ports: list[Mapping[str, Any]] = [SBI]
         if name in _METERED:
             ports.append(METRICS)
-        more: dict[str, Any] = {}
+        more = _database(name)
         if name == "amf":
             # Over TCP the Service's protocol is TCP as well.
             ports.append({"name": "n2", "port": N2_PORT, "protocol": "TCP" if images.sctp else "SCTP"})
-            more = {"sctp": True}
+            more["sctp"] = True
         functions.append(_function(name, ports, render_template(f"open5gs/{name}.yaml.j2", **context), **more))
-    values = {**_base(images, monitoring_namespace), "functions": functions, "peers": {"platformNamespace": namespace}}
+    values = {
+        **_base(images, monitoring_namespace),
+        **_secured(sbi_tls),
+        "functions": functions,
+        "peers": {"platformNamespace": namespace},
+    }
+    if subscribers is not None:
+        values["subscribers"] = subscribers.values
     if roaming is not None:
         functions.append(_sepp(context, roaming))
         values["roaming"] = roaming.values
@@ -115,7 +139,9 @@ def control_plane(
         return values
     for name, fixed in {**_EPC, **(_SERVING_GATEWAY if epc.serving_gateway else {})}.items():
         full = {**context, "epc": epc}
-        more = {"files": diameter_files(name, full)} if name in _EPC else {}
+        more = _database(name)
+        if name in _EPC:
+            more["files"] = diameter_files(name, full)
         if name == "hss" and epc.outside is not None and epc.outside.hss is not None:
             more["outside"] = epc.outside.service_values(epc.outside.hss, DIAMETER)
         functions.append(_function(name, fixed, render_template(f"open5gs/{name}.yaml.j2", **full), **more))
@@ -163,15 +189,26 @@ def session_management(
     images: Images,
     epc: Epc | None = None,
     monitoring_namespace: str | None = None,
+    sbi_tls: SbiTls | None = None,
 ) -> dict[str, Any]:
     """A brand's SMF and, with 4G, its packet gateway, unless a host network outside reaches that: see `user_plane`."""
     brand: BrandSpec = context["brand"]
     if epc:
         check_halves(brand)
-    full = {**_of_brand(context), "ranges": pool_ranges(brand) if epc else {}}
+    full = {
+        **_of_brand(context),
+        "ranges": pool_ranges(brand) if epc else {},
+        "sbi_tls": MOUNTED_AT if sbi_tls else "",
+    }
     ports, more = _managing([SBI, PFCP, METRICS], brand)
     functions = [_function("smf", ports, render_template("open5gs/smf.yaml.j2", **full), **more)]
-    values = {**_base(images, monitoring_namespace), "brand": brand.name, "functions": functions, "peers": dict(peers)}
+    values = {
+        **_base(images, monitoring_namespace),
+        **_secured(sbi_tls),
+        "brand": brand.name,
+        "functions": functions,
+        "peers": dict(peers),
+    }
     if epc and epc.edge(brand.name) is None:
         functions.append(_packet_gateway(context, epc))
         values["epc"] = epc.values

@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from mvnobox.errors import BadInput
 from mvnobox.render.engine import render_template
 from mvnobox.render.epc import Epc
 from mvnobox.render.open5gs import SBI, CoreSlice, control_plane
 from mvnobox.render.release import CLUSTER_DOMAIN, DATABASE, QUOTA_OCTETS, Images, Namespace, Release, image_values
 from mvnobox.render.roaming import Roaming
+from mvnobox.render.sbi_tls import MOUNTED_AT, SbiTls
+from mvnobox.render.subscribers import SECRET, Subscribers
 
 # A brand may also run on the core of the cluster's open5gs-operator; the platform has nothing of it.
 Core = Literal["simulated", "open5gs"]
@@ -18,7 +21,7 @@ BrandCore = Literal["simulated", "open5gs", "operator"]
 
 @dataclass(frozen=True)
 class PlatformPlan:
-    """Everything that decides the platform layer, secrets apart."""
+    """Everything that decides the platform layer, secrets apart. Raises BadInput."""
 
     env: str
     images: Images
@@ -33,6 +36,17 @@ class PlatformPlan:
     roaming: Roaming | None = None
     # Whose pods may read metrics; None: nobody.
     monitoring_namespace: str | None = None
+    # TLS between functions, on Open5GS only.
+    sbi_tls: SbiTls | None = None
+    # A MongoDB of the user's own, on Open5GS only.
+    subscribers: Subscribers | None = None
+
+    def __post_init__(self) -> None:
+        if self.subscribers is not None and self.core != "open5gs":
+            raise BadInput(
+                f"the setting subscribers names a MongoDB, and the core is {self.core}, which does not read one",
+                "bring up a brand with --core open5gs, or take the setting away: pulumi config rm subscribers",
+            )
 
     @property
     def namespace(self) -> str:
@@ -46,7 +60,9 @@ def platform_namespaces(plan: PlatformPlan) -> list[Namespace]:
 
 def amf_root(plan: PlatformPlan) -> str | None:
     """The root of the AMF's SBI."""
-    return f"http://amf.{plan.namespace}.svc.{CLUSTER_DOMAIN}:{SBI['port']}" if plan.core == "open5gs" else None
+    if plan.core != "open5gs":
+        return None
+    return f"{'https' if plan.sbi_tls else 'http'}://amf.{plan.namespace}.svc.{CLUSTER_DOMAIN}:{SBI['port']}"
 
 
 def platform_releases(plan: PlatformPlan) -> list[Release]:
@@ -57,6 +73,8 @@ def platform_releases(plan: PlatformPlan) -> list[Release]:
     if plan.storage_class:
         storage["storageClassName"] = plan.storage_class
     epc = plan.epc if plan.core == "open5gs" else None
+    sbi_tls = plan.sbi_tls if plan.core == "open5gs" else None
+    made = sbi_tls.made if sbi_tls else ()
     releases = [
         Release(
             "postgresql",
@@ -89,15 +107,22 @@ def platform_releases(plan: PlatformPlan) -> list[Release]:
             {
                 "image": services,
                 "existingSecret": "directory-env",
-                "config": render_template("directory/directory.yaml.j2", amf=amf_root(plan)),
+                "config": render_template(
+                    "directory/directory.yaml.j2", amf=amf_root(plan), amf_tls=MOUNTED_AT if sbi_tls else ""
+                ),
                 **({"amf": True} if plan.core == "open5gs" else {}),
+                **({"amfTls": {"secret": sbi_tls.secret}} if sbi_tls else {}),
+                **({"mirror": plan.subscribers.values} if plan.subscribers else {}),
             },
-            ("directory-env",),
+            ("directory-env", *made),
         ),
     ]
     if plan.core == "open5gs":
-        core = control_plane(namespace, plan.slices, plan.images, epc, plan.roaming, plan.monitoring_namespace)
-        releases.append(Release("core", "open5gs", namespace, core))
+        core = control_plane(
+            namespace, plan.slices, plan.images, epc, plan.roaming, plan.monitoring_namespace, sbi_tls, plan.subscribers
+        )
+        brought = (SECRET,) if plan.subscribers else ()
+        releases.append(Release("core", "open5gs", namespace, core, (*made, *brought)))
     releases.append(
         Release(
             "dn",

@@ -7,8 +7,10 @@ import contextlib
 import datetime as dt
 import ipaddress
 import json
+import secrets
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +22,13 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from nacl.public import PrivateKey, SealedBox
+from tests.mongodb import MongoDb, Server, make_server
 
 from mvnobox.core.directory.__main__ import MIGRATIONS
 from mvnobox.core.directory.commands import Commands
+from mvnobox.core.directory.documents import Assembler
+from mvnobox.core.directory.mirror.target import Target
+from mvnobox.core.directory.mirror.worker import Mirror
 from mvnobox.core.directory.scram import Credential
 from mvnobox.core.directory.server import DirectoryServer
 from mvnobox.core.directory.store import make_pool
@@ -149,6 +155,131 @@ def example() -> dict[str, Any]:
     """A document as a BSS provisions it; the caller may change it."""
     copy: dict[str, Any] = json.loads(json.dumps(DOCUMENT))
     return copy
+
+
+@pytest.fixture(scope="session")
+def mongodb_server(pg_admin_dsn: str) -> Iterator[Server]:
+    server = make_server(pg_admin_dsn)
+    yield server
+    if server.can_be_killed:
+        server.kill()
+
+
+@pytest.fixture
+def mongodb(mongodb_server: Server) -> Iterator[MongoDb]:
+    """A database of its own on a server that speaks MongoDB's protocol and is not ours."""
+    name = f"mvno_test_{secrets.token_hex(4)}"
+    client: Any = pymongo.MongoClient(mongodb_server.uri(name), serverSelectionTimeoutMS=10_000)
+    yield MongoDb(mongodb_server, name, client)
+    client.drop_database(name)
+    client.close()
+
+
+class Mirrored:
+    """A directory that a MongoDB follows: `caught_up` when nothing waits any more."""
+
+    def __init__(self, directory: Directory, database: MongoDb, mirrors: list[Mirror]) -> None:
+        self.directory, self.database, self.mirrors = directory, database, mirrors
+
+    async def waiting(self) -> int:
+        count: int = await self.directory.sql(
+            """SELECT (SELECT count(*) FROM directory.unmirrored)
+                + (SELECT count(*) FROM directory.mirror WHERE seeded IS NOT NULL)""",
+            role="directory",
+        )
+        return count
+
+    async def caught_up(self, seconds: float = 60) -> None:
+        async with asyncio.timeout(seconds):
+            while await self.waiting():
+                await asyncio.sleep(0.02)
+
+    async def find(self, imsi: str = IMSI) -> Any:
+        return await asyncio.to_thread(self.database.subscribers.find_one, {"imsi": imsi})
+
+    async def update(self, change: Any, imsi: str = IMSI, **options: Any) -> None:
+        """What the core writes."""
+        await asyncio.to_thread(lambda: self.database.subscribers.update_one({"imsi": imsi}, change, **options))
+
+
+@contextlib.asynccontextmanager
+async def mirroring(
+    directory: Directory, database: MongoDb, *, replicas: int = 1, tells_amf: bool = False
+) -> AsyncIterator[Mirrored]:
+    """Replicas of the mirror at work, the first of which has said that it is there."""
+    pools = [await make_pool(directory.dsn("directory")) for _ in range(replicas)]
+    assembler = Assembler(bytes(directory.key))
+    mirrors = [Mirror(pool, Target(database.uri), assembler, tells_amf=tells_amf) for pool in pools]
+    await mirrors[0].step()
+    tasks = [asyncio.create_task(mirror.run()) for mirror in mirrors]
+    try:
+        yield Mirrored(directory, database, mirrors)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for pool in pools:
+            pool.terminate()
+
+
+@pytest.fixture
+def mirror(mongodb: MongoDb) -> Callable[..., contextlib.AbstractAsyncContextManager[Mirrored]]:
+    """Have the test's MongoDB follow a directory."""
+    return lambda directory, **options: mirroring(directory, mongodb, **options)
+
+
+@pytest.fixture
+async def mirrored(directory: Directory, mongodb: MongoDb) -> AsyncIterator[Mirrored]:
+    async with mirroring(directory, mongodb) as found:
+        yield found
+
+
+@dataclass(frozen=True)
+class Served:
+    """Where Open5GS would read a directory's subscribers: `put` as a brand does, and what it writes is there."""
+
+    directory: Directory
+    mirrored: Mirrored | None
+
+    @property
+    def uri(self) -> str:
+        here = f"mongodb://127.0.0.1:{self.directory.port}/open5gs"
+        return self.mirrored.database.uri if self.mirrored else here
+
+    @property
+    def has_streams(self) -> bool:
+        return self.mirrored.database.has_streams if self.mirrored else True
+
+    async def settled(self) -> None:
+        if self.mirrored:
+            await self.mirrored.caught_up()
+
+    async def put(self, *arguments: Any, **options: Any) -> bytes:
+        sealed = await self.directory.put(*arguments, **options)
+        await self.settled()
+        return sealed
+
+    async def sql(self, *arguments: Any, **options: Any) -> Any:
+        result = await self.directory.sql(*arguments, **options)
+        await self.settled()
+        return result
+
+    def subscribers(self, **options: Any) -> Any:
+        if self.mirrored is None:
+            return self.directory.subscribers(**options)
+        client: Any = pymongo.MongoClient(self.uri, serverSelectionTimeoutMS=5000, **options)
+        self.directory.clients.append(client)
+        return client.get_default_database()["subscribers"]
+
+
+@pytest.fixture(params=["directory", "mongodb"])
+async def served(request: pytest.FixtureRequest, directory: Directory) -> AsyncIterator[Served]:
+    """The directory itself, and a MongoDB of the user's own that follows it."""
+    if request.param == "directory":
+        yield Served(directory, None)
+    else:
+        async with mirroring(directory, request.getfixturevalue("mongodb")) as found:
+            yield Served(directory, found)
 
 
 Files = tuple[Path, Path]

@@ -1,5 +1,5 @@
 /* The calls that Open5GS's NFs make of their database, in the order of a registration, with libmongoc itself.
- * Usage: open5gs_calls URI IMSI MSISDN. Prints one line a finding; exit code 1 at the first that is wrong. */
+ * Usage: open5gs_calls URI IMSI MSISDN [unfollowed: without change streams]. Prints one line a finding; exit code 1 at the first that is wrong. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -136,7 +136,7 @@ int main(int argc, char **argv)
     bson_t *document;
     bool pinged;
 
-    if (argc != 4)
+    if (argc < 4)
         return 2;
     mongoc_init();
     client = mongoc_client_new(argv[1]);
@@ -170,7 +170,8 @@ int main(int argc, char **argv)
     holds(document, "mme_timestamp", BSON_TYPE_INT64);
     holds(document, "purge_flag", BSON_TYPE_BOOL);
     bson_destroy(document);
-    follow(argv[2]);
+    if (argc == 4)
+        follow(argv[2]);
 
     mongoc_collection_destroy(subscribers);
     mongoc_client_destroy(client);

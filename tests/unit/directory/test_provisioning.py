@@ -18,17 +18,17 @@ from mvnobox.service import database
 IMSI = "208930000000001"
 
 
-async def test_a_new_key_starts_a_new_sequence_and_the_same_key_goes_on(directory: Any) -> None:
-    sealed = await directory.put(IMSI)
-    collection = directory.subscribers()
+async def test_a_new_key_starts_a_new_sequence_and_the_same_key_goes_on(served: Any) -> None:
+    sealed = await served.put(IMSI)
+    collection = served.subscribers()
 
     async def sqn() -> int:
         return int((await asyncio.to_thread(collection.find_one, {"imsi": IMSI}))["security"]["sqn"])
 
     await asyncio.to_thread(collection.update_one, {"imsi": IMSI}, {"$set": {"security.sqn": Int64(96)}})
-    await directory.put(IMSI, "33639980009", sealed=sealed)
+    await served.put(IMSI, "33639980009", sealed=sealed)
     assert await sqn() == 96
-    await directory.put(IMSI)
+    await served.put(IMSI)
     assert await sqn() == 0
 
 
@@ -91,24 +91,24 @@ async def test_a_rolled_back_order_leaves_no_subscriber(directory: Any) -> None:
     await directory.put("208930000000002", "33639980001", role="bss_beta")
 
 
-async def test_numbers_move_with_a_new_provisioning(directory: Any) -> None:
-    await directory.put(IMSI, "33639980001", "33639980002")
-    await directory.put(IMSI, "33639980002", "33639980003")
-    await directory.put("208930000000002", "33639980001")
-    collection = directory.subscribers()
+async def test_numbers_move_with_a_new_provisioning(served: Any) -> None:
+    await served.put(IMSI, "33639980001", "33639980002")
+    await served.put(IMSI, "33639980002", "33639980003")
+    await served.put("208930000000002", "33639980001")
+    collection = served.subscribers()
     owners = {"33639980001": "208930000000002", "33639980002": IMSI, "33639980003": IMSI}
     for number, imsi in owners.items():
         assert (await asyncio.to_thread(collection.find_one, {"msisdn": number}))["imsi"] == imsi
-    assert await directory.sql("SELECT directory.remove_subscriber($1)", IMSI) is True
-    assert await directory.sql("SELECT directory.remove_subscriber($1)", IMSI) is False
+    assert await served.sql("SELECT directory.remove_subscriber($1)", IMSI) is True
+    assert await served.sql("SELECT directory.remove_subscriber($1)", IMSI) is False
     assert await asyncio.to_thread(collection.find_one, {"msisdn": "33639980003"}) is None
 
 
-async def test_suspension_is_seen_by_the_core(directory: Any) -> None:
-    await directory.put(IMSI)
-    assert await directory.sql("SELECT directory.set_subscriber_status($1, 1, 2)", IMSI) is True
-    assert await directory.sql("SELECT directory.set_subscriber_status('1', 1, 2)") is False
-    found = await asyncio.to_thread(directory.subscribers().find_one, {"imsi": IMSI})
+async def test_suspension_is_seen_by_the_core(served: Any) -> None:
+    await served.put(IMSI)
+    assert await served.sql("SELECT directory.set_subscriber_status($1, 1, 2)", IMSI) is True
+    assert await served.sql("SELECT directory.set_subscriber_status('1', 1, 2)") is False
+    found = await asyncio.to_thread(served.subscribers().find_one, {"imsi": IMSI})
     assert (found["subscriber_status"], found["operator_determined_barring"]) == (1, 2)
 
 

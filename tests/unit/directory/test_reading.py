@@ -34,10 +34,11 @@ def kinds(data: bytes, prefix: str = "") -> dict[str, int]:
     return found
 
 
-async def test_every_type_is_what_open5gs_reads(directory: Any) -> None:
-    await directory.put(IMSI, "33639980001")
-    collection = directory.subscribers(document_class=RawBSONDocument)
+async def test_every_type_is_what_open5gs_reads(served: Any) -> None:
+    await served.put(IMSI, "33639980001")
+    collection = served.subscribers(document_class=RawBSONDocument)
     found = kinds((await asyncio.to_thread(collection.find_one, {"imsi": IMSI})).raw)
+    found = {path: kind for path, kind in found.items() if path.split(".")[0] != "mirror"}
     assert found.pop("security.sqn") == INT64
     assert found.pop("security.op") == 0x0A
     assert found.pop("slice.0.default_indicator") == BOOLEAN
@@ -48,10 +49,10 @@ async def test_every_type_is_what_open5gs_reads(directory: Any) -> None:
     assert len(numbers) == 20 and {found[path] for path in numbers} == {INT32}
 
 
-async def test_a_subscriber_is_found_as_the_nfs_ask(directory: Any) -> None:
-    await directory.put(IMSI, "33639980001", "33639980002")
-    await directory.put("208930000000002", "33639980003")
-    collection = directory.subscribers()
+async def test_a_subscriber_is_found_as_the_nfs_ask(served: Any) -> None:
+    await served.put(IMSI, "33639980001", "33639980002")
+    await served.put("208930000000002", "33639980003")
+    collection = served.subscribers()
     one = await asyncio.to_thread(collection.find_one, {"imsi": IMSI})
     assert one["msisdn"] == ["33639980001", "33639980002"] and one["_id"] == IMSI
     assert one["security"]["k"] == "465b5ce8b199b49faa5f0a2ee238a6bc" and isinstance(one["security"]["sqn"], Int64)

@@ -16,11 +16,10 @@ from mvnobox.core.directory.updates import Change
 IMSI = "208930000000001"
 
 
-@pytest.fixture
-async def one(directory: Any) -> Any:
-    """(update(change, **options), read()) of one subscriber."""
-    await directory.put(IMSI, "33639980001")
-    collection = directory.subscribers(maxPoolSize=30)
+async def writer(place: Any) -> Any:
+    """(update(change, **options), read()) of one subscriber there."""
+    await place.put(IMSI, "33639980001")
+    collection = place.subscribers(maxPoolSize=30)
 
     async def update(change: Any, **options: Any) -> Any:
         return await asyncio.to_thread(lambda: collection.update_one({"imsi": IMSI}, change, **options))
@@ -29,6 +28,12 @@ async def one(directory: Any) -> Any:
         return await asyncio.to_thread(collection.find_one, {"imsi": IMSI})
 
     return update, read
+
+
+@pytest.fixture
+async def one(directory: Any) -> Any:
+    """(update(change, **options), read()) of one subscriber."""
+    return await writer(directory)
 
 
 async def test_of_concurrent_sequence_numbers_none_is_lost(one: Any) -> None:
@@ -53,8 +58,8 @@ async def test_sequence_numbers_have_48_bits(one: Any) -> None:
     assert 0 <= (await read())["security"]["sqn"] < 2**48
 
 
-async def test_what_the_core_writes_keeps_its_types_and_outlives_provisioning(directory: Any, one: Any) -> None:
-    update, read = one
+async def test_what_the_core_writes_keeps_its_types_and_outlives_provisioning(served: Any) -> None:
+    update, read = await writer(served)
     written = {
         "mme_host": "mme.epc.mnc093.mcc208.3gppnetwork.org",
         "mme_realm": "epc.mnc093.mcc208.3gppnetwork.org",
@@ -64,7 +69,7 @@ async def test_what_the_core_writes_keeps_its_types_and_outlives_provisioning(di
     await update({"$set": written}, upsert=True)
     await update({"$set": {"imeisv": "4370816125816151"}}, upsert=True)
     await update({"$set": {"security.sqn": Int64(64), "security.rand": "00" * 16}})
-    await directory.put(IMSI, "33639980001")
+    await served.put(IMSI, "33639980001")
     found = await read()
     assert {name: found[name] for name in written} == written and found["imeisv"] == "4370816125816151"
     assert isinstance(found["mme_timestamp"], Int64) and found["purge_flag"] is False

@@ -27,12 +27,14 @@ def test_a_sepp_speaks_tls_on_both_sides_or_not_at_all() -> None:
     values = core({**SETTING, "partners": [THEIRS, second]})
     (sepp,) = [one for one in values["functions"] if one["name"] == "sepp"]
     config = yaml.safe_load(sepp["config"])["sepp"]
-    tls = config["default"]["tls"]
-    assert tls["server"]["verify_client"] is True and tls["client"]["client_cert"] == "/etc/mvno-tls/tls.crt"
     (server,) = config["n32"]["server"]
+    assert server["verify_client"] is True and server["verify_client_cacert"] == "/etc/mvno-tls/ca.crt"
     assert (server["sender"], server["scheme"]) == ("sepp.5gc.mnc093.mcc208.3gppnetwork.org", "https")
     one, two = config["n32"]["client"]["sepp"]
+    ours = {"client_private_key": "/etc/mvno-tls/tls.key", "client_cert": "/etc/mvno-tls/tls.crt"}
     assert one == {
+        **ours,
+        "cacert": "/etc/mvno-tls/ca.crt",
         "receiver": "sepp.5gc.mnc001.mcc262.3gppnetwork.org",
         "target_plmn_id": {"mcc": "262", "mnc": "01"},
         "uri": "https://sepp.5gc.mnc001.mcc262.3gppnetwork.org:443",

@@ -69,7 +69,8 @@ class Assembler:
     def __init__(self, private_key: bytes) -> None:
         self._box = SealedBox(PrivateKey(private_key))
 
-    def _security(self, sealed: bytes, sqn: int, rand: bytes) -> bytes:
+    def opened(self, sealed: bytes) -> tuple[str, str, str]:
+        """(Ki, OPc, AMF) in hexadecimal. Raises Sealed."""
         try:
             keys = json.loads(self._box.decrypt(sealed))
             k, opc, amf = keys["k"], keys["opc"], keys.get("amf", "8000")
@@ -78,11 +79,15 @@ class Assembler:
             raise Sealed(f"a subscriber's keys cannot be opened: {type(error).__name__}") from None
         if not right:
             raise Sealed("a subscriber's keys are not hexadecimal digits of the right length")
+        return k, opc, amf
+
+    def _security(self, sealed: bytes, sqn: int, rand: bytes) -> bytes:
+        k, opc, amf = self.opened(sealed)
         return (
             text(b"k", k) + b"\x0aop\0" + text(b"opc", opc) + text(b"amf", amf) + rand + b"\x12sqn\0" + _SQN.pack(sqn)
         )
 
-    def encode(self, row: Any) -> bytes:
+    def encode(self, row: Any, *, keys: bool = True) -> bytes:
         """The document of a row (`imsi, msisdn, sealed, sqn, document, written`) in BSON. Raises Sealed.
 
         Keys of a barred subscriber are given to nobody. Open5GS's 5G core reads no barring from the document: without
@@ -99,12 +104,17 @@ class Assembler:
             + embedded(4, b"msisdn", numbers)
             + (
                 b""
-                if barred(row["document"])
+                if not keys or barred(row["document"])
                 else embedded(3, b"security", self._security(row["sealed"], row["sqn"], rand))
             )
             + _provisioned(row["document"])
             + others
         )
+
+
+def worthless() -> str:
+    """A key that opens nothing, in hexadecimal: nobody has it."""
+    return secrets.token_hex(16)
 
 
 def leaving(imsi: str, row: Any, written: str) -> bytes:
@@ -113,7 +123,7 @@ def leaving(imsi: str, row: Any, written: str) -> bytes:
     While it deregisters a UE, Open5GS's UDR looks for the keys (authentication-status, TS 29.505 clause 5.2.2), and its
     UDM drops the subscriber where there are none, before the SMF has said goodbye: the session would stay for ever.
     """
-    nothing = [text(name, secrets.token_hex(16)) for name in (b"k", b"opc")]
+    nothing = [text(name, worthless()) for name in (b"k", b"opc")]
     security = nothing[0] + b"\x0aop\0" + nothing[1] + text(b"amf", "8000") + b"\x12sqn\0" + _SQN.pack(0)
     return whole(
         text(b"_id", imsi)

@@ -8,7 +8,7 @@ import logging
 import os
 import ssl
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from mvnobox.core.directory.scram import Credential
 from mvnobox.service.settings import Settings, refuse
@@ -23,6 +23,12 @@ class Tls(Settings):
     key: str
 
 
+class AmfTls(Tls):
+    """What the AMF is called with: our certificate as a client, and the authorities of its own."""
+
+    ca: str
+
+
 class DirectorySettings(Settings):
     listen: str = "0.0.0.0:27017"
     http: str = "0.0.0.0:8081"
@@ -30,6 +36,13 @@ class DirectorySettings(Settings):
     tls: Tls | None = None
     # The root of the AMF's SBI, where one is to be told of subscribers that are withdrawn.
     amf: str | None = Field(default=None, pattern=r"^https?://[^/\s]+$")
+    amf_tls: AmfTls | None = None
+
+    @model_validator(mode="after")
+    def _tls_over_https(self) -> DirectorySettings:
+        if self.amf_tls is not None and not (self.amf or "").startswith("https:"):
+            raise ValueError("amfTls is there, and amf is not https")
+        return self
 
 
 def tls_context(tls: Tls | None) -> ssl.SSLContext | None:
@@ -42,6 +55,20 @@ def tls_context(tls: Tls | None) -> ssl.SSLContext | None:
         context.load_cert_chain(tls.cert, tls.key)
     except (OSError, ssl.SSLError) as error:
         refuse(f"tls: {tls.cert}, {tls.key}: {error}")
+    return context
+
+
+def client_context(tls: AmfTls | None) -> ssl.SSLContext | None:
+    """The client's side of TLS 1.2 and later, with a certificate. Ends the process where a file is missing or wrong."""
+    if tls is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_verify_locations(tls.ca)
+        context.load_cert_chain(tls.cert, tls.key)
+    except (OSError, ssl.SSLError) as error:
+        refuse(f"amfTls: {tls.ca}, {tls.cert}, {tls.key}: {error}")
     return context
 
 

@@ -56,7 +56,7 @@ class Store:
 
     async def ready(self) -> str | None:
         """None, or what is missing."""
-        known = await self._pool.fetchval("SELECT to_regclass('watch')::text", timeout=QUERY_SECONDS)
+        known = await self._pool.fetchval("SELECT to_regclass('unmirrored')::text", timeout=QUERY_SECONDS)
         return None if known else "the migrations have not run"
 
     async def _reading(self, read: Callable[[], Awaitable[T]]) -> T:

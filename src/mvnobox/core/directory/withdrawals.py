@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import ssl
 
 import asyncpg
 import httpx
@@ -34,20 +35,23 @@ _OVER = ("done", "not attached", "given up")
 _LATER = ("told", "not yet attached")
 # `attempts` of a withdrawal that the AMF has taken; the claim adds one.
 _TAKEN = -1
-# A lease longer than a delivery takes; when its holder dies, another replica takes over.
+# A lease longer than a delivery takes; when its holder dies, another replica takes over. Who has a document in a mirror
+# is told of once that is written: until then he could register again. Whoever waited for that has not given up.
 _CLAIM = """UPDATE withdrawal w SET attempts = attempts + 1,
         next_at = now() + make_interval(secs => 2 * $2::float + least(60, 0.5 * 2 ^ least(attempts, 10)))
-    FROM (SELECT imsi FROM withdrawal WHERE next_at <= now() ORDER BY next_at LIMIT $1 FOR UPDATE SKIP LOCKED) due
+    FROM (SELECT imsi FROM withdrawal p WHERE next_at <= now()
+            AND NOT EXISTS (SELECT FROM unmirrored u WHERE u.imsi = p.imsi)
+        ORDER BY next_at LIMIT $1 FOR UPDATE OF p SKIP LOCKED) due
     WHERE w.imsi = due.imsi
-    RETURNING w.imsi, w.at, w.attempts, w.at < now() - """ + GIVE_UP + " AS old"  # fmt: skip
+    RETURNING w.imsi, w.at, w.attempts, w.attempts > 20 AND w.at < now() - """ + GIVE_UP + " AS old"  # fmt: skip
 
 
 class Withdrawals:
     """Tells an AMF of those whom it has to let go of."""
 
-    def __init__(self, pool: asyncpg.Pool, amf: str | None) -> None:
-        """`amf`: the root of its SBI, e.g. `http://amf:7777`; None where no AMF is to be told."""
-        self._pool, self._amf = pool, amf
+    def __init__(self, pool: asyncpg.Pool, amf: str | None, tls: ssl.SSLContext | None = None) -> None:
+        """`amf`: the root of its SBI, e.g. `http://amf:7777`; None where no AMF is to be told. `tls`: where it is https."""
+        self._pool, self._amf, self._tls = pool, amf, tls
 
     async def run(self) -> None:
         """Tell until cancelled."""
@@ -55,7 +59,12 @@ class Withdrawals:
             await self._forget()
         limits = httpx.Limits(max_connections=1)
         async with httpx.AsyncClient(
-            base_url=self._amf or "", http1=False, http2=True, timeout=TIMEOUT_SECONDS, limits=limits
+            base_url=self._amf or "",
+            verify=self._tls or True,
+            http1=False,
+            http2=True,
+            timeout=TIMEOUT_SECONDS,
+            limits=limits,
         ) as client:
             while True:
                 try:

@@ -1,0 +1,145 @@
+"""TLS on the SBI of an installation: what is set, what `up --sbi-tls` makes of it, whether Secrets of the user's own fit."""
+
+from __future__ import annotations
+
+import base64
+import datetime as dt
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from mvnobox.deploy.installation import Installation, InstalledBrand
+from mvnobox.deploy.journey.access import Kubectl
+from mvnobox.deploy.report import Reporter
+from mvnobox.errors import BadInput, EnvironmentUnfit
+from mvnobox.render import SbiTls
+from mvnobox.render.sbi_tls import BRAND_FUNCTIONS, PLATFORM_FUNCTIONS, sbi_hosts
+from mvnobox.spec import load_brand
+
+# Without one of them no function starts.
+_FILES = ("tls.crt", "tls.key", "ca.crt")
+
+
+def check_sbi_tls(core: str, asked: bool) -> None:
+    """Refuse TLS on a core that has no SBI of the kit's, before anything is touched. Raises BadInput."""
+    if asked and core in ("simulated", "operator"):
+        raise BadInput(f"the core {core} has no SBI that the kit could secure", "./mvno up --core open5gs --sbi-tls")
+
+
+def _setting(installation: Installation, stack: str) -> SbiTls | None:
+    value: Any = installation.settings(stack).get("sbiTls")
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            raise BadInput(f"the setting sbiTls of {stack} is {value!r}", "a JSON object: docs/open5gs.md") from None
+    return SbiTls.of_setting(value)
+
+
+def installed_sbi_tls(installation: Installation) -> SbiTls | None:
+    """The platform's setting `sbiTls`, which is every brand's; None without one. Raises BadInput."""
+    return _setting(installation, f"platform.{installation.env}")
+
+
+def wanted_sbi_tls(installed: SbiTls | None, core: str, asked: bool, platform: str = "open5gs") -> SbiTls | None:
+    """What platform and brands are to have: as installed, and where it is asked for. Raises EnvironmentUnfit.
+
+    `core`: the brand's; `platform`: the platform's, which without a brand on Open5GS has no SBI.
+    """
+    if asked and core != "open5gs":
+        raise EnvironmentUnfit(
+            f"SBI over TLS needs Open5GS, and the core here is {core}",
+            "./mvno import-image ARCHIVE puts Open5GS's images on the node; then ./mvno up --core open5gs --sbi-tls",
+        )
+    if platform != "open5gs":
+        return None
+    return installed or (SbiTls() if asked else None)
+
+
+def sbi_tls_setting(tls: SbiTls) -> str:
+    """The stacks' setting `sbiTls`: the same text for the platform's and each brand's."""
+    return json.dumps(tls.setting)
+
+
+def left_behind(installation: Installation, wanted: SbiTls | None, but: str) -> list[InstalledBrand]:
+    """The brands on Open5GS, `but` one, whose SMF the platform's change would cut off: they follow it.
+
+    Raises BadInput, also where such a brand's file is gone.
+    """
+    others = [one for one in installation.brands() if one.core == "open5gs" and one.name != but]
+    found = [one for one in others if _setting(installation, f"{one.name}.{installation.env}") != wanted]
+    for one in found:
+        load_brand(one.file)
+    return found
+
+
+def faults(files: Mapping[str, bytes], hosts: Sequence[str], now: dt.datetime) -> list[str]:
+    """What keeps tls.crt, tls.key and ca.crt from being those of functions with these names; in words."""
+    if lacking := [name for name in _FILES if not files.get(name)]:
+        return [f"there is no {', '.join(lacking)}"]
+    try:
+        chain = x509.load_pem_x509_certificates(files["tls.crt"])
+        issuers = {one.subject for one in x509.load_pem_x509_certificates(files["ca.crt"])}
+        key = serialization.load_pem_private_key(files["tls.key"], None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        return ["tls.crt and ca.crt have to be certificates, and tls.key a key without a passphrase, all in PEM"]
+    found, said = chain[0], []
+    if found.public_key() != key.public_key():
+        said.append("tls.key is not its key")
+    if not found.not_valid_before_utc <= now <= found.not_valid_after_utc:
+        said.append(f"it is good from {found.not_valid_before_utc:%Y-%m-%d} to {found.not_valid_after_utc:%Y-%m-%d}")
+    try:
+        names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        known = {name.lower() for name in names.get_values_for_type(x509.DNSName)}
+    except x509.ExtensionNotFound:
+        known = set()
+    if unnamed := [host for host in hosts if not {host, f"*.{host.partition('.')[2]}"} & known]:
+        said.append(f"it lacks the names {', '.join(unnamed)}")
+    try:
+        usages = set(found.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value)
+    except x509.ExtensionNotFound:
+        usages = {ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE}
+    both = {ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH}
+    if not both <= usages and ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE not in usages:
+        said.append("it is not for servers and clients both")
+    # Intermediates come with the certificate; who ends its chain has to be known.
+    if chain[-1].issuer not in issuers and chain[-1].subject not in issuers:
+        said.append(f"ca.crt does not have its issuer, {chain[-1].issuer.rfc4514_string()}")
+    return said
+
+
+def check_own_secrets(
+    kubectl: Kubectl, tls: SbiTls, installation: Installation, brands: Iterable[str], report: Reporter
+) -> None:
+    """Look at Secrets of the user's own in the platform's namespace and those of brands, the installed ones besides.
+
+    Raises BadInput, Failed. Where a namespace is not there yet, its functions wait for the Secret.
+    """
+    if tls.automatic:
+        return
+    there = {one["metadata"]["name"] for one in kubectl.json("get", "namespaces")["items"]}
+    names = {*brands, *(one.name for one in installation.brands() if one.core == "open5gs")}
+    # The SEPP is there where there are roaming partners.
+    roaming = installation.settings(f"platform.{installation.env}").get("roaming")
+    needed = [one for one in PLATFORM_FUNCTIONS if one != "sepp" or roaming]
+    wanted = {f"platform-{installation.env}": needed} | {
+        f"{one}-{installation.env}": [*BRAND_FUNCTIONS] for one in names
+    }
+    for namespace, functions in wanted.items():
+        if namespace not in there:
+            report.note(f"the functions of {namespace} start when it has the Secret {tls.secret}: make it meanwhile")
+            continue
+        selector = f"--field-selector=metadata.name={tls.secret}"
+        found = kubectl.json("-n", namespace, "get", "secrets", selector)["items"]
+        data = (found[0].get("data") or {}) if found else {}
+        files = {name: base64.b64decode(data.get(name, "")) for name in _FILES}
+        if said := faults(files, sbi_hosts(namespace, functions), dt.datetime.now(dt.UTC)):
+            raise BadInput(
+                f"the Secret {tls.secret} in {namespace} cannot secure the SBI: {'; '.join(said)}",
+                "docs/open5gs.md says what has to be in it; nothing was changed",
+            )
