@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -19,6 +18,7 @@ from tests.ports import free_port
 
 from mvnobox.deploy.report import PlainReporter
 from mvnobox.deploy.toolchain import ensure_tool, tool
+from mvnobox.errors import KitError
 
 
 class Server:
@@ -94,7 +94,10 @@ def make_server(pg_admin_dsn: str) -> Server:
     else:
         if not tool("ferretdb").path.exists() and not _can_build():
             pytest.skip("no MongoDB: neither MVNO_TEST_MONGODB nor Go, with which FerretDB is built")
-        binary: Path = ensure_tool("ferretdb", PlainReporter())
+        try:
+            binary = ensure_tool("ferretdb", PlainReporter())
+        except KitError as error:
+            pytest.skip(f"no MongoDB: FerretDB was not built: {error.cause.splitlines()[0]}")
         database, port = f"ferretdb_{secrets.token_hex(4)}", free_port()
         made = ["psql", "-X", "-q", pg_admin_dsn, "-c", f"CREATE DATABASE {database}"]
         subprocess.run(made, check=True)

@@ -23,6 +23,8 @@ app = typer.Typer(
 )
 ledger = typer.Typer(help="The OCS's books.", no_args_is_help=True)
 app.add_typer(ledger, name="ledger")
+subscribers = typer.Typer(help="A MongoDB of your own that follows the directory.", no_args_is_help=True)
+app.add_typer(subscribers, name="subscribers")
 rate = typer.Typer(help="What plans sell by the unit.", no_args_is_help=True)
 app.add_typer(rate, name="rate")
 operator = typer.Typer(help="Brands whose core the cluster's open5gs-operator runs.", no_args_is_help=True)
@@ -200,6 +202,29 @@ def ledger_check(env: EnvOption = "dev", as_json: JsonOption = False) -> None:
         out.print(f"{len(found.differences)} differences")
     if found.differences:
         raise typer.Exit(1)
+
+
+@subscribers.command("check")
+def subscribers_check(env: EnvOption = "dev", as_json: JsonOption = False) -> None:
+    """Whether the MongoDB of the setting `subscribers` has what the directory has; exit code 1 if not."""
+    from mvnobox.deploy.subscribers import check_subscribers
+
+    found = check_subscribers(env)
+    if as_json:
+        print_json({"ok": not found.differences, "differences": found.differences, "compared": found.compared})
+    else:
+        for line in [*found.differences, found.compared, f"{len(found.differences)} differences"]:
+            out.print(line, markup=False, soft_wrap=True)
+    if found.differences:
+        raise typer.Exit(1)
+
+
+@subscribers.command("resync")
+def subscribers_resync(env: EnvOption = "dev") -> None:
+    """Have the directory look at every document of that MongoDB again."""
+    from mvnobox.deploy.subscribers import resync_subscribers
+
+    out.print(resync_subscribers(env), soft_wrap=True)
 
 
 @rate.command("explain")

@@ -27,6 +27,7 @@ from tests.mongodb import MongoDb, Server, make_server
 from mvnobox.core.directory.__main__ import MIGRATIONS
 from mvnobox.core.directory.commands import Commands
 from mvnobox.core.directory.documents import Assembler
+from mvnobox.core.directory.mirror.plan import owner_of
 from mvnobox.core.directory.mirror.target import Target
 from mvnobox.core.directory.mirror.worker import Mirror
 from mvnobox.core.directory.scram import Credential
@@ -209,7 +210,8 @@ async def mirroring(
     """Replicas of the mirror at work, the first of which has said that it is there."""
     pools = [await make_pool(directory.dsn("directory")) for _ in range(replicas)]
     assembler = Assembler(bytes(directory.key))
-    mirrors = [Mirror(pool, Target(database.uri), assembler, tells_amf=tells_amf) for pool in pools]
+    owner = owner_of(assembler.public_key)
+    mirrors = [Mirror(pool, Target(database.uri, owner), assembler, tells_amf=tells_amf) for pool in pools]
     await mirrors[0].step()
     tasks = [asyncio.create_task(mirror.run()) for mirror in mirrors]
     try:

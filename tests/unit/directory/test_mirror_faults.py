@@ -13,7 +13,7 @@ from bson.int64 import Int64
 
 from mvnobox.core.directory.documents import Assembler
 from mvnobox.core.directory.mirror import queue
-from mvnobox.core.directory.mirror.plan import Planner
+from mvnobox.core.directory.mirror.plan import Planner, owner_of
 from mvnobox.core.directory.mirror.queue import DONE, Held, Queue, forget
 from mvnobox.core.directory.mirror.target import Target
 from mvnobox.core.directory.store import make_pool
@@ -100,8 +100,9 @@ async def test_two_replicas_end_in_the_newest_document(mirror: Any, directory: A
 async def by_hand(directory: Any, mongodb: Any) -> Any:
     """(queue, target, write): one replica's steps, one at a time."""
     pool = await make_pool(directory.dsn("directory"))
-    target = Target(mongodb.uri)
-    made, planner = Queue(pool, target.digest), Planner(Assembler(bytes(directory.key)))
+    assembler = Assembler(bytes(directory.key))
+    target = Target(mongodb.uri, owner_of(assembler.public_key))
+    made, planner = Queue(pool, target.digest), Planner(assembler, target.owner)
     await target.prepare()
     assert await made.hold()
 
@@ -277,3 +278,43 @@ async def test_a_sequence_that_is_raised_while_documents_are_written_is_kept(
             raised += 32
         await mirrored.caught_up()
         assert (await mirrored.find())["security"]["sqn"] == raised
+
+
+async def test_two_directories_on_one_mongodb_leave_each_other_alone(directory: Any, mirror: Any, mongodb: Any) -> None:
+    """Two environments by mistake: neither takes the other's subscribers, nor removes them as strangers."""
+    theirs = {"imsi": IMSI, "mirror": {"of": "another", "label": Int64(5)}, "security": {"k": "theirs"}}
+    stranger = {"imsi": "208930000000009", "mirror": {"of": "another", "label": Int64(9)}}
+    await asyncio.to_thread(mongodb.subscribers.insert_many, [theirs, stranger])
+    await directory.put(IMSI)
+    await directory.put("208930000000002")
+    async with mirror(directory) as mirrored:
+        async with asyncio.timeout(30):
+            while not await mirrored.find("208930000000002") or await mirrored.waiting() > 1:
+                await asyncio.sleep(0.02)
+        assert await mirrored.find() == theirs and await mirrored.find(stranger["imsi"]) == stranger
+
+
+@pytest.mark.parametrize("odd", [{"mirror": 5}, {"security": 5}, {"security": {"sqn": 1e300, "k": 1}}, {"msisdn": "1"}])
+async def test_a_document_with_nonsense_in_it_is_made_right(
+    directory: Any, mirror: Any, mongodb: Any, odd: dict[str, Any]
+) -> None:
+    await asyncio.to_thread(mongodb.subscribers.insert_one, {"imsi": IMSI, **odd})
+    await directory.put(IMSI, "33639980001")
+    async with mirror(directory) as mirrored:
+        await mirrored.caught_up()
+        found = await mirrored.find()
+        assert found["msisdn"] == ["33639980001"] and found["security"]["sqn"] == 0 and found["mirror"]["open"] is True
+
+
+async def test_a_database_younger_than_the_documents_is_no_trouble(directory: Any, mirror: Any, example: Any) -> None:
+    """PostgreSQL was restored from a backup: claims are numbered above those of before."""
+    sealed = await directory.put(IMSI)
+    async with mirror(directory) as mirrored:
+        await mirrored.caught_up()
+        await mirrored.update({"$set": {"mirror.label": Int64(10**6)}})
+    await directory.sql("SELECT setval('directory.mirror_label', 1)", role="directory")
+    example["ambr"]["uplink"]["value"] = 77
+    await directory.put(IMSI, document=example, sealed=sealed)
+    async with mirror(directory) as mirrored:
+        await mirrored.caught_up()
+        assert (await mirrored.find())["ambr"]["uplink"]["value"] == 77

@@ -11,6 +11,7 @@ import urllib.request
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 from tests.ports import free_port
@@ -106,7 +107,8 @@ async def test_a_service_with_a_mirror_and_the_commands_beside_it(directory: Any
         await asyncio.to_thread(subscribers.update_one, {"imsi": IMSI}, {"$set": {"security.k": "0" * 32}})
         await asyncio.to_thread(subscribers.delete_one, {"imsi": OTHER})
         await asyncio.to_thread(subscribers.insert_one, {"imsi": "9"})
-        await asyncio.to_thread(subscribers.insert_one, {"imsi": "208930000000003", "mirror": {"label": 0, "sim": "x"}})
+        of = (await asyncio.to_thread(subscribers.find_one, {"imsi": IMSI}))["mirror"]["of"]
+        await asyncio.to_thread(subscribers.insert_one, {"imsi": "208930000000003", "mirror": {"of": of, "label": 0}})
         code, said = await pod.run("mirror-check")
         assert code == 1 and said.splitlines() == [
             f"{IMSI}: ambr, security.k",
@@ -127,12 +129,13 @@ async def test_a_service_with_a_mirror_and_the_commands_beside_it(directory: Any
 
 async def test_a_mongodb_that_refuses_is_said_without_its_password(directory: Any, mongodb: Any, pod: Pod) -> None:
     """FerretDB without users refuses SCRAM as a MongoDB refuses a wrong password."""
-    uri = mongodb.uri.replace("mongodb://", f"mongodb://somebody:{PASSWORD}@")
+    parts = urlsplit(mongodb.uri)
+    uri = urlunsplit(parts._replace(netloc=f"somebody:{PASSWORD}@{parts.netloc.rpartition('@')[2]}"))
     service = await pod.start("serve", DIRECTORY_MIRROR=uri)
     try:
-        await directory.put(IMSI)
         said = await pod.until("/readyz", 503, "does not answer (OperationFailure")
-        assert "1 subscribers wait" in await pod.until("/readyz", 503, "1 subscribers wait") and PASSWORD not in said
+        await directory.put(IMSI)
+        assert PASSWORD not in said + await pod.until("/readyz", 503, "; 1 subscribers wait")
         await pod.until("/metrics", 200, "directory_mirror_up 0.0")
         code, said = await pod.run("mirror-check", DIRECTORY_MIRROR=uri)
         assert code == 1 and said.startswith("the mirror's MongoDB does not answer (") and PASSWORD not in said

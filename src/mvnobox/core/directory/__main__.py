@@ -13,6 +13,7 @@ from starlette.applications import Starlette
 from mvnobox.core.directory.commands import Commands
 from mvnobox.core.directory.documents import Assembler
 from mvnobox.core.directory.mirror.check import Check
+from mvnobox.core.directory.mirror.plan import owner_of
 from mvnobox.core.directory.mirror.queue import Queue, forget
 from mvnobox.core.directory.mirror.target import AWAY, Target, cause_of
 from mvnobox.core.directory.mirror.worker import Mirror
@@ -69,7 +70,11 @@ async def serve(config: str) -> None:
 def _mirror(pool: asyncpg.Pool, key: bytes, settings: DirectorySettings) -> Mirror | None:
     """The mirror, where DIRECTORY_MIRROR names a MongoDB."""
     uri = os.environ.get("DIRECTORY_MIRROR", "")
-    return Mirror(pool, Target(uri), Assembler(key), tells_amf=settings.amf is not None) if uri else None
+    if not uri:
+        return None
+    assembler = Assembler(key)
+    target = Target(uri, owner_of(assembler.public_key))
+    return Mirror(pool, target, assembler, tells_amf=settings.amf is not None)
 
 
 async def _no_mirror(pool: asyncpg.Pool) -> None:
@@ -83,10 +88,10 @@ async def _no_mirror(pool: asyncpg.Pool) -> None:
 async def mirror_check(config: str) -> int:
     """Print which documents of the mirror are not as they should be; 1 if there are any, or it does not answer."""
     load_settings(DirectorySettings, config)
-    key = bytes.fromhex(secret("DIRECTORY_PRIVATE_KEY", hex_octets=32))
-    target = Target(secret("DIRECTORY_MIRROR"))
+    assembler = Assembler(bytes.fromhex(secret("DIRECTORY_PRIVATE_KEY", hex_octets=32)))
+    target = Target(secret("DIRECTORY_MIRROR"), owner_of(assembler.public_key))
     pool = await make_pool(secret("DATABASE_URL"), 1)
-    check = Check(pool, target, Assembler(key))
+    check = Check(pool, target, assembler)
     differences = 0
     try:
         async for one in check.run():
@@ -109,7 +114,7 @@ async def mirror_check(config: str) -> int:
 async def mirror_resync(config: str) -> int:
     """Have the service look at every document again; 1 where none runs with this mirror."""
     load_settings(DirectorySettings, config)
-    target = Target(secret("DIRECTORY_MIRROR"))
+    target = Target(secret("DIRECTORY_MIRROR"), "")
     pool = await make_pool(secret("DATABASE_URL"), 1)
     try:
         known = await Queue(pool, target.digest).resynchronise()

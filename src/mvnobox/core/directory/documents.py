@@ -67,7 +67,8 @@ class Assembler:
     """Documents out of rows; holds the key that opens what is sealed."""
 
     def __init__(self, private_key: bytes) -> None:
-        self._box = SealedBox(PrivateKey(private_key))
+        key = PrivateKey(private_key)
+        self._box, self.public_key = SealedBox(key), bytes(key.public_key)
 
     def opened(self, sealed: bytes) -> tuple[str, str, str]:
         """(Ki, OPc, AMF) in hexadecimal. Raises Sealed."""

@@ -32,7 +32,18 @@ _OF_THE_KEY = ("MAC", "AUTN", "uthentication")
 # What a real user plane carried may be lost on the radio and sent again: charged, but never seen by the UE.
 RADIO_LOSS = {"open5gs": 0.10}
 
-
+# Asks where the core does: the directory, or the MongoDB that follows it, within a few seconds.
+_LOOK_UP = """
+import json, os, sys, time, pymongo
+own = os.environ.get("DIRECTORY_MIRROR")
+subscribers = pymongo.MongoClient(own or "mongodb://127.0.0.1:27017/open5gs").get_default_database()["subscribers"]
+for wait in (0.5,) * (30 if own else 0) + (0,):
+    found = subscribers.find_one({"imsi": sys.argv[1]})
+    if found:
+        break
+    time.sleep(wait)
+print(json.dumps({"found": found is not None, "slice": (found or {}).get("slice")}))
+"""
 # Between a user plane and 4G's test peer there is no radio; what a socket lost is charged all the same.
 LOST_ON_S8 = 0.02
 
@@ -174,13 +185,8 @@ class _Run:
 
     def subscriber(self) -> str:
         # By the wire protocol, as a core asks, beside the directory: it answers nobody but cores.
-        code = (
-            "import json,sys,pymongo; c=pymongo.MongoClient('mongodb://127.0.0.1:27017/open5gs');"
-            "d=c.get_default_database()['subscribers'].find_one({'imsi':sys.argv[1]});"
-            "print(json.dumps({'found':d is not None,'slice':(d or {}).get('slice')}))"
-        )
         found = self.kubectl.exec_json(
-            f"platform-{self.env}", "deploy/directory", "python", "-c", code, self.sim["imsi"]
+            f"platform-{self.env}", "deploy/directory", "python", "-c", _LOOK_UP, self.sim["imsi"]
         )
         if not found["found"]:
             raise StepFailed("the directory does not know the IMSI")

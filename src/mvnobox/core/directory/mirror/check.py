@@ -31,7 +31,7 @@ class Check:
 
     def __init__(self, pool: asyncpg.Pool, target: Target, assembler: Assembler) -> None:
         self._pool, self._target = pool, target
-        self._queue, self._planner = Queue(pool, target.digest), Planner(assembler)
+        self._queue, self._planner = Queue(pool, target.digest), Planner(assembler, target.owner)
         self.compared = self.waiting = 0
 
     async def run(self) -> AsyncIterator[Difference]:

@@ -79,6 +79,11 @@ class Queue:
         """Say that this MongoDB follows; from the first time on changes are noted. False while another one does."""
         return await self._pool.fetchval(_HOLD, self._target, timeout=QUERY_SECONDS) is not None
 
+    async def go_on_from(self, label: int) -> None:
+        """Number claims above what documents have: the database may be younger than they are, after a disaster."""
+        statement = "SELECT setval('mirror_label', $1) WHERE $1 > (SELECT last_value FROM mirror_label)"
+        await self._pool.execute(statement, label, timeout=QUERY_SECONDS)
+
     async def claim(self, most: int) -> dict[str, Held]:
         """IMSIs that nobody else writes at present."""
         rows = await self._pool.fetch(_CLAIM, self._target, most, LEASE_SECONDS, timeout=QUERY_SECONDS)

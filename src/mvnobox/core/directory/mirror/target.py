@@ -41,11 +41,15 @@ def cause_of(error: BaseException) -> str:
 class Target:
     """One database of a MongoDB. Raises PyMongoError where it is away or refuses as a whole."""
 
-    def __init__(self, uri: str) -> None:
-        """Connects later. Ends the process where the URI cannot be used; says nothing of what is in it."""
+    def __init__(self, uri: str, owner: str) -> None:
+        """Connects later. Ends the process where the URI cannot be used; says nothing of what is in it.
+
+        `owner`: the directory whose documents are looked for (`owner_of`).
+        """
         match = _URI.fullmatch(uri)
         if match is None:
             refuse("the environment variable DIRECTORY_MIRROR is no mongodb://…/DATABASE or mongodb+srv://…/DATABASE")
+        self.owner = owner
         # Whether an IMSI can have one document only.
         self.unique = True
         hosts = ",".join(sorted(match["hosts"].lower().split(",")))
@@ -55,7 +59,9 @@ class Target:
                 uri,
                 serverSelectionTimeoutMS=int(1000 * SELECTION_SECONDS),
                 appname="mvno-directory",
+                # What else is in the collection must not matter.
                 unicode_decode_error_handler="replace",
+                datetime_conversion="DATETIME_AUTO",
             )
         except (PyMongoError, OSError, ValueError) as error:
             refuse(f"the environment variable DIRECTORY_MIRROR: its hosts or its options ({type(error).__name__})")
@@ -89,15 +95,24 @@ class Target:
         documents: dict[str, Document] = {}
         with pymongo.timeout(COMMAND_SECONDS):
             async for one in self._subscribers.find({"imsi": {"$in": list(imsis)}}, batch_size=1000):
+                imsi = one["imsi"]
                 # Of several, without the unique index, the directory's own.
-                if one["imsi"] not in documents or FIELD in one:
-                    documents[one["imsi"]] = one
+                if isinstance(imsi, str) and (imsi not in documents or FIELD in one):
+                    documents[imsi] = one
         return documents
+
+    async def highest(self) -> int:
+        """The highest number of a claim in the directory's documents; 0: there are none."""
+        with pymongo.timeout(INDEX_SECONDS):
+            cursor = self._subscribers.find({f"{FIELD}.of": self.owner}, {f"{FIELD}.label": 1})
+            async for one in cursor.sort(f"{FIELD}.label", pymongo.DESCENDING).limit(1):
+                return int(one[FIELD]["label"])
+        return 0
 
     async def mirrored(self, batch: int = 1000) -> AsyncIterator[list[str]]:
         """IMSIs of all documents that are the directory's own."""
         imsis: list[str] = []
-        async for one in self._subscribers.find({f"{FIELD}.label": {"$exists": True}}, {"imsi": 1}, batch_size=batch):
+        async for one in self._subscribers.find({f"{FIELD}.of": self.owner}, {"imsi": 1}, batch_size=batch):
             imsis.append(str(one.get("imsi")))
             if len(imsis) == batch:
                 yield imsis
@@ -108,7 +123,7 @@ class Target:
     async def count(self) -> tuple[int, int]:
         """(documents, those of them that are the directory's own)."""
         with pymongo.timeout(COMMAND_SECONDS):
-            own = await self._subscribers.count_documents({f"{FIELD}.label": {"$exists": True}})
+            own = await self._subscribers.count_documents({f"{FIELD}.of": self.owner})
             return await self._subscribers.count_documents({}), own
 
     async def apply(self, writes: Iterable[Write]) -> AsyncIterator[tuple[list[Write], dict[str, int | None]]]:
@@ -167,13 +182,9 @@ class Target:
         given = {number: write.imsi for write in writes for number in write.numbers}
         holders: dict[str, Any] = {}
         with pymongo.timeout(COMMAND_SECONDS):
-            async for one in self._subscribers.find({"msisdn": {"$in": list(given)}}):
-                theirs = one.get("msisdn")
-                if (
-                    FIELD in one
-                    and isinstance(theirs, list)
-                    and any(given.get(n, one["imsi"]) != one["imsi"] for n in theirs)
-                ):
+            own = {"msisdn": {"$in": list(given)}, f"{FIELD}.of": self.owner}
+            async for one in self._subscribers.find(own):
+                if any(given.get(number, one["imsi"]) != one["imsi"] for number in one["msisdn"]):
                     holders[one["imsi"]] = one["_id"]
         return holders
 

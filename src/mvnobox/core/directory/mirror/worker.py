@@ -12,10 +12,11 @@ from dataclasses import replace
 from typing import TypeVar
 
 import asyncpg
+from bson.errors import BSONError
 from prometheus_client import Counter, Gauge
 
 from mvnobox.core.directory.documents import Assembler, Sealed
-from mvnobox.core.directory.mirror.plan import Document, Planner, State, Write
+from mvnobox.core.directory.mirror.plan import Document, Foreign, Planner, State, Write
 from mvnobox.core.directory.mirror.queue import DONE, LEASE_SECONDS, Backlog, Held, Queue
 from mvnobox.core.directory.mirror.target import AWAY, Target, cause_of, is_duplicate
 from mvnobox.service.database import TROUBLE
@@ -35,6 +36,8 @@ _LONGEST_DELAY = 60.0
 _WRITE_SECONDS = 0.75 * LEASE_SECONDS
 _LEAST_AT_ONCE = 50
 _AT_A_TIME = 50
+# Another directory's document, or one with something that nobody expects.
+_UNUSABLE = (Foreign, BSONError, TypeError, ValueError, KeyError, AttributeError, OverflowError)
 _RESULTS = {"insert": "inserted", "update": "updated", "delete": "removed"}
 T = TypeVar("T")
 
@@ -49,7 +52,7 @@ class Mirror:
     def __init__(self, pool: asyncpg.Pool, target: Target, assembler: Assembler, *, tells_amf: bool) -> None:
         """`tells_amf`: whether an AMF is told of subscribers that are withdrawn, which keeps their documents for a while."""
         self._queue = Queue(pool, target.digest)
-        self._target, self._planner, self._tells_amf = target, Planner(assembler), tells_amf
+        self._target, self._planner, self._tells_amf = target, Planner(assembler, target.owner), tells_amf
         self._held: dict[str, Held] = {}
         self._at_once = AT_ONCE
         self._ours = False
@@ -106,6 +109,7 @@ class Mirror:
             return 0
         if not self._prepared:
             await self._reached(self._target.prepare(), seconds=None)
+            await self._queue.go_on_from(await self._reached(self._target.highest(), seconds=None))
             self._prepared = True
             self._say(None)
         self._held |= (claimed := await self._queue.claim(self._at_once))
@@ -161,7 +165,14 @@ class Mirror:
         found = await self._target.found(looked_for) if looked_for else {}
         writes: dict[str, Write] = {}
         for number, state in enumerate(states, 1):
-            write = self._planned(state, found.get(state.imsi), claimed[state.imsi].label)
+            try:
+                write = self._planned(state, found.get(state.imsi), claimed[state.imsi].label)
+            except _UNUSABLE as error:
+                # One document is nobody else's trouble.
+                log.error("mirror: a document cannot be written over: %s", type(error).__name__)
+                DOCUMENTS.labels("failed").inc()
+                self._held[state.imsi] = replace(claimed[state.imsi], delay=_LONGEST_DELAY)
+                continue
             if write is None:
                 self._held[state.imsi] = replace(claimed[state.imsi], delay=DONE)
             else:
