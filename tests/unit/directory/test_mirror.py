@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
@@ -246,3 +247,17 @@ async def test_what_a_late_upsert_left_is_removed_and_used(mirrored: Any) -> Non
     await mirrored.caught_up()
     assert keys_of(await mirrored.find()) == KEYS and (await mirrored.find())["imeisv"] == "2"
     assert await mirrored.find(OTHER) is None
+
+
+@pytest.mark.slow
+async def test_a_launch_is_a_matter_of_seconds(mirrored: Any, example: Any) -> None:
+    """10,000 subscribers; the bound is for a busy machine, and for FerretDB."""
+    await mirrored.caught_up()
+    sealed, text = mirrored.directory.seal(), json.dumps(example)
+    for first in range(0, 10_000, 1000):
+        imsis = [str(208930000100000 + first + i) for i in range(1000)]
+        numbers = [str(33700000000 + first + i) for i in range(1000)]
+        put = "SELECT directory.put_subscribers($1, $2, $3, $4)"
+        await mirrored.directory.sql(put, imsis, numbers, [sealed] * 1000, [text] * 1000)
+    await mirrored.caught_up(60)
+    assert await asyncio.to_thread(mirrored.database.subscribers.count_documents, {"mirror.open": True}) == 10_000
