@@ -15,8 +15,9 @@ from mvnobox.n4 import rules
 from mvnobox.n4.nchf import CONTINUE, TERMINATE, ContextNotFound, Nchf, OcsUnavailable, Verdict
 from mvnobox.n4.outage import Outage
 from mvnobox.n4.renewal import Renewals
+from mvnobox.n4.rows import Pending, Session
 from mvnobox.n4.settings import CtfSettings
-from mvnobox.n4.store import Pending, Session, Store
+from mvnobox.n4.store import Store
 from mvnobox.n4.switch import Switch
 from mvnobox.n4.upf import Upf
 from mvnobox.service.database import TROUBLE

@@ -15,8 +15,9 @@ from mvnobox.n4.forwarding import Forwarding, NumberTaken
 from mvnobox.n4.gate import Gate
 from mvnobox.n4.nchf import Nchf, Verdict
 from mvnobox.n4.renewal import renew_in
+from mvnobox.n4.rows import Session
 from mvnobox.n4.settings import CtfSettings
-from mvnobox.n4.store import Session, Store
+from mvnobox.n4.store import Store
 from mvnobox.n4.upf import Upf
 from mvnobox.pfcp import codec
 from mvnobox.pfcp.codec import Cause, Ie, IeType, Message, PfcpError, Type

@@ -5,156 +5,31 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Any
 
 import asyncpg
 
-from mvnobox.n4.forwarding import Forwarding
-from mvnobox.n4.rules import Limits, Report, Throttle, is_of_dropped
+from mvnobox.n4.rows import (
+    COLUMNS,
+    INSERT,
+    MADE,
+    Pending,
+    Session,
+    new_row,
+    outcome_row,
+    session_of,
+    to_json,
+)
+from mvnobox.n4.rules import Report, Throttle, is_of_dropped
 from mvnobox.n4.seen import Seen
 from mvnobox.n4.together import Together
 from mvnobox.service.database import TROUBLE
 
-_COLUMNS = """seid, smf_seid, smf_address, smf_port, upf_seid, imsi, dnn, own_urr, fars, open, threshold, quota,
-              nchf_ref, nchf_sequence, octets, deleted_at, behind_gate, throttle_uplink, throttle_downlink, qers, addresses,
-              towards, control, untold, ending"""
-_INSERTED = {
-    "seid": "bigint", "smf_seid": "numeric", "smf_address": "text", "smf_port": "integer", "imsi": "text", "dnn": "text",
-    "own_urr": "integer", "fars": "jsonb", "open": "boolean", "threshold": "bigint", "quota": "bigint", "nchf_ref": "text",
-    "behind_gate": "boolean", "throttle_uplink": "bigint", "throttle_downlink": "bigint", "qers": "jsonb",
-    "towards": "jsonb", "control": "jsonb",
-}  # fmt: skip
-_INSERT = """INSERT INTO session ({}, addresses, renew_at) OVERRIDING SYSTEM VALUE
-             SELECT {}, string_to_array(addresses, ' '), now() + make_interval(secs => renew_seconds)
-             FROM unnest({}, ${}::text[], ${}::float8[]) AS row ({}, addresses, renew_seconds)""".format(
-    ", ".join(_INSERTED),
-    ", ".join(_INSERTED),
-    ", ".join(f"${place}::{kind}[]" for place, kind in enumerate(_INSERTED.values(), 1)),
-    len(_INSERTED) + 1,
-    len(_INSERTED) + 2,
-    ", ".join(_INSERTED),
-)
-# What OCS and UPF have said of a new session.
-_MADE = """UPDATE session s SET
-               upf_seid = m.upf_seid, open = m.open, threshold = m.threshold, quota = m.quota, nchf_ref = m.nchf_ref,
-               behind_gate = m.behind_gate, throttle_uplink = m.throttle_uplink, throttle_downlink = m.throttle_downlink,
-               addresses = string_to_array(m.addresses, ' '), renew_at = now() + make_interval(secs => m.renew_seconds)
-           FROM unnest($1::bigint[], $2::numeric[], $3::boolean[], $4::bigint[], $5::bigint[], $6::text[], $7::boolean[],
-                       $8::bigint[], $9::bigint[], $10::text[], $11::float8[])
-               AS m (seid, upf_seid, open, threshold, quota, nchf_ref, behind_gate, throttle_uplink, throttle_downlink,
-                     addresses, renew_seconds)
-           WHERE s.seid = m.seid"""
 # SEIDs are taken from the sequence by so many; what is left of them at the end is never used.
 _SEIDS = 256
 # No instance waits for a UPF's answer as long as this.
 ABANDONED_SECONDS = 60.0
-
-
-@dataclass
-class Session:
-    """One PFCP session.
-
-    `open`, `limits` and `throttle` are what the UPF shall do; `untold`: it has not taken it. `behind_gate`: it has closed
-    the gate. `ending`: the SMF does not know the session any more.
-    """
-
-    seid: int
-    smf_seid: int
-    smf: tuple[str, int]
-    upf_seid: int | None
-    imsi: str | None
-    dnn: str | None
-    own_urr: int
-    open: bool
-    limits: Limits
-    nchf_ref: str | None
-    nchf_sequence: int
-    octets: int
-    deleted: bool
-    forwarding: Forwarding = field(default_factory=Forwarding)
-    behind_gate: bool = False
-    throttle: Throttle | None = None
-    # QER ID → the MBR octets that the SMF wants, empty for none.
-    qers: dict[int, bytes] = field(default_factory=dict)
-    addresses: tuple[str, ...] = ()
-    untold: bool = False
-    ending: bool = False
-    # Of a new session: the OCS is asked anew after so many seconds.
-    renew_seconds: float = 1800.0
-
-
-@dataclass(frozen=True)
-class Pending:
-    """An Nchf request that has no answer yet: (total, uplink, downlink) octets."""
-
-    seid: int
-    sequence: int
-    used: tuple[int, int, int]
-    release: bool
-
-
-def _session(row: asyncpg.Record) -> Session:
-    return Session(
-        seid=row["seid"],
-        smf_seid=int(row["smf_seid"]),
-        smf=(row["smf_address"], row["smf_port"]),
-        upf_seid=None if row["upf_seid"] is None else int(row["upf_seid"]),
-        imsi=row["imsi"],
-        dnn=row["dnn"],
-        own_urr=row["own_urr"],
-        open=row["open"],
-        limits=Limits(row["threshold"], row["quota"]),
-        nchf_ref=row["nchf_ref"],
-        nchf_sequence=row["nchf_sequence"],
-        octets=row["octets"],
-        deleted=row["deleted_at"] is not None,
-        forwarding=Forwarding(
-            _from_json(row["fars"]),
-            _from_json(row["towards"]),
-            {int(far): carrier for far, carrier in json.loads(row["control"]).items()},
-        ),
-        behind_gate=row["behind_gate"],
-        throttle=None
-        if row["throttle_downlink"] is None
-        else Throttle(row["throttle_uplink"], row["throttle_downlink"]),
-        qers=_from_json(row["qers"]),
-        addresses=tuple(row["addresses"]),
-        untold=row["untold"],
-        ending=row["ending"],
-    )
-
-
-def _from_json(text: str) -> dict[int, bytes]:
-    return {int(key): bytes.fromhex(value) for key, value in json.loads(text).items()}
-
-
-def _to_json(octets: Mapping[int, bytes]) -> str:
-    return "{" + ",".join([f'"{key}":"{value.hex()}"' for key, value in octets.items()]) + "}"
-
-
-def _row(session: Session) -> tuple[Any, ...]:
-    """A session as `_INSERT` takes it."""
-    throttle = session.throttle
-    return (
-        session.seid, session.smf_seid, *session.smf, session.imsi, session.dnn, session.own_urr,
-        _to_json(session.forwarding.actions),
-        session.open, session.limits.threshold, session.limits.quota, session.nchf_ref, session.behind_gate,
-        None if throttle is None else throttle.uplink, None if throttle is None else throttle.downlink,
-        _to_json(session.qers), _to_json(session.forwarding.towards), json.dumps(dict(session.forwarding.control)),
-        " ".join(session.addresses), session.renew_seconds,
-    )  # fmt: skip
-
-
-def _outcome(session: Session) -> tuple[Any, ...]:
-    """A session as `_MADE` takes it."""
-    throttle = session.throttle
-    return (
-        session.seid, session.upf_seid, session.open, session.limits.threshold, session.limits.quota, session.nchf_ref,
-        session.behind_gate, None if throttle is None else throttle.uplink, None if throttle is None else throttle.downlink,
-        " ".join(session.addresses), session.renew_seconds,
-    )  # fmt: skip
 
 
 class Store:
@@ -227,7 +102,7 @@ class Store:
         await self._adding(session)
 
     async def _add_all(self, sessions: Sequence[Session]) -> Sequence[None]:
-        await self._pool.execute(_INSERT, *map(list, zip(*map(_row, sessions), strict=True)))
+        await self._pool.execute(INSERT, *map(list, zip(*map(new_row, sessions), strict=True)))
         return [None] * len(sessions)
 
     async def made(self, session: Session) -> None:
@@ -235,7 +110,7 @@ class Store:
         await self._making(session)
 
     async def _made_all(self, sessions: Sequence[Session]) -> Sequence[None]:
-        await self._pool.execute(_MADE, *map(list, zip(*map(_outcome, sessions), strict=True)))
+        await self._pool.execute(MADE, *map(list, zip(*map(outcome_row, sessions), strict=True)))
         return [None] * len(sessions)
 
     async def abandoned(self) -> list[int]:
@@ -254,10 +129,10 @@ class Store:
         return await self._reading(seid)
 
     async def _sessions(self, seids: Sequence[int]) -> Sequence[Session | None]:
-        rows = await self._pool.fetch(f"SELECT {_COLUMNS} FROM session WHERE seid = ANY($1::bigint[])", seids)
+        rows = await self._pool.fetch(f"SELECT {COLUMNS} FROM session WHERE seid = ANY($1::bigint[])", seids)
         found = {row["seid"]: row for row in rows}
         # One object for each who asked: they are changed by those who have them.
-        return [_session(found[seid]) if seid in found else None for seid in seids]
+        return [session_of(found[seid]) if seid in found else None for seid in seids]
 
     async def throttled(self) -> list[tuple[list[str], Throttle]]:
         """Addresses and rates of the sessions that are slowed down."""
@@ -270,9 +145,9 @@ class Store:
     async def live_sessions(self, smf: str | None = None) -> list[Session]:
         """All sessions that are not deleted, of one SMF or of all."""
         rows = await self._pool.fetch(
-            f"SELECT {_COLUMNS} FROM session WHERE deleted_at IS NULL AND ($1::text IS NULL OR smf_address = $1)", smf
+            f"SELECT {COLUMNS} FROM session WHERE deleted_at IS NULL AND ($1::text IS NULL OR smf_address = $1)", smf
         )
-        return [_session(row) for row in rows]
+        return [session_of(row) for row in rows]
 
     async def update(self, seid: int, **columns: Any) -> None:
         """Set columns of a session; `limits` and `throttle` are two each, `forwarding` three; `renew_seconds` count from now."""
@@ -280,10 +155,10 @@ class Store:
         for key, value in columns.items():
             match key:
                 case "forwarding":
-                    values |= {"fars": _to_json(value.actions), "towards": _to_json(value.towards)}
+                    values |= {"fars": to_json(value.actions), "towards": to_json(value.towards)}
                     values["control"] = json.dumps(dict(value.control))
                 case "qers":
-                    values[key] = _to_json(value)
+                    values[key] = to_json(value)
                 case "limits":
                     values |= {"threshold": value.threshold, "quota": value.quota}
                 case "throttle":

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mvnobox.n4.forwarding import Detour, Forwarding, NumberTaken, gate
+from mvnobox.n4.rows import Session
 from mvnobox.n4.rules import (
     CLOSED,
     OWN_URR,
@@ -23,7 +24,7 @@ from mvnobox.n4.rules import (
     split_usage,
 )
 from mvnobox.n4.seen import Seen
-from mvnobox.n4.store import Session, Store
+from mvnobox.n4.store import Store
 from mvnobox.pfcp import codec
 from mvnobox.pfcp.codec import DROP, FORW, Ie, IeType, Message, PfcpError, Type
 from mvnobox.service import database

@@ -1,0 +1,148 @@
+"""A PFCP session as the CTF keeps it, and as rows of its tables."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import asyncpg
+
+from mvnobox.n4.forwarding import Forwarding
+from mvnobox.n4.rules import Limits, Throttle
+
+COLUMNS = """seid, smf_seid, smf_address, smf_port, upf_seid, imsi, dnn, own_urr, fars, open, threshold, quota,
+              nchf_ref, nchf_sequence, octets, deleted_at, behind_gate, throttle_uplink, throttle_downlink, qers, addresses,
+              towards, control, untold, ending"""
+_INSERTED = {
+    "seid": "bigint", "smf_seid": "numeric", "smf_address": "text", "smf_port": "integer", "imsi": "text", "dnn": "text",
+    "own_urr": "integer", "fars": "jsonb", "open": "boolean", "threshold": "bigint", "quota": "bigint", "nchf_ref": "text",
+    "behind_gate": "boolean", "throttle_uplink": "bigint", "throttle_downlink": "bigint", "qers": "jsonb",
+    "towards": "jsonb", "control": "jsonb",
+}  # fmt: skip
+INSERT = """INSERT INTO session ({}, addresses, renew_at) OVERRIDING SYSTEM VALUE
+             SELECT {}, string_to_array(addresses, ' '), now() + make_interval(secs => renew_seconds)
+             FROM unnest({}, ${}::text[], ${}::float8[]) AS row ({}, addresses, renew_seconds)""".format(
+    ", ".join(_INSERTED),
+    ", ".join(_INSERTED),
+    ", ".join(f"${place}::{kind}[]" for place, kind in enumerate(_INSERTED.values(), 1)),
+    len(_INSERTED) + 1,
+    len(_INSERTED) + 2,
+    ", ".join(_INSERTED),
+)
+# What OCS and UPF have said of a new session.
+MADE = """UPDATE session s SET
+               upf_seid = m.upf_seid, open = m.open, threshold = m.threshold, quota = m.quota, nchf_ref = m.nchf_ref,
+               behind_gate = m.behind_gate, throttle_uplink = m.throttle_uplink, throttle_downlink = m.throttle_downlink,
+               addresses = string_to_array(m.addresses, ' '), renew_at = now() + make_interval(secs => m.renew_seconds)
+           FROM unnest($1::bigint[], $2::numeric[], $3::boolean[], $4::bigint[], $5::bigint[], $6::text[], $7::boolean[],
+                       $8::bigint[], $9::bigint[], $10::text[], $11::float8[])
+               AS m (seid, upf_seid, open, threshold, quota, nchf_ref, behind_gate, throttle_uplink, throttle_downlink,
+                     addresses, renew_seconds)
+           WHERE s.seid = m.seid"""
+
+
+@dataclass
+class Session:
+    """One PFCP session.
+
+    `open`, `limits` and `throttle` are what the UPF shall do; `untold`: it has not taken it. `behind_gate`: it has closed
+    the gate. `ending`: the SMF does not know the session any more.
+    """
+
+    seid: int
+    smf_seid: int
+    smf: tuple[str, int]
+    upf_seid: int | None
+    imsi: str | None
+    dnn: str | None
+    own_urr: int
+    open: bool
+    limits: Limits
+    nchf_ref: str | None
+    nchf_sequence: int
+    octets: int
+    deleted: bool
+    forwarding: Forwarding = field(default_factory=Forwarding)
+    behind_gate: bool = False
+    throttle: Throttle | None = None
+    # QER ID → the MBR octets that the SMF wants, empty for none.
+    qers: dict[int, bytes] = field(default_factory=dict)
+    addresses: tuple[str, ...] = ()
+    untold: bool = False
+    ending: bool = False
+    # Of a new session: the OCS is asked anew after so many seconds.
+    renew_seconds: float = 1800.0
+
+
+@dataclass(frozen=True)
+class Pending:
+    """An Nchf request that has no answer yet: (total, uplink, downlink) octets."""
+
+    seid: int
+    sequence: int
+    used: tuple[int, int, int]
+    release: bool
+
+
+def session_of(row: asyncpg.Record) -> Session:
+    return Session(
+        seid=row["seid"],
+        smf_seid=int(row["smf_seid"]),
+        smf=(row["smf_address"], row["smf_port"]),
+        upf_seid=None if row["upf_seid"] is None else int(row["upf_seid"]),
+        imsi=row["imsi"],
+        dnn=row["dnn"],
+        own_urr=row["own_urr"],
+        open=row["open"],
+        limits=Limits(row["threshold"], row["quota"]),
+        nchf_ref=row["nchf_ref"],
+        nchf_sequence=row["nchf_sequence"],
+        octets=row["octets"],
+        deleted=row["deleted_at"] is not None,
+        forwarding=Forwarding(
+            from_json(row["fars"]),
+            from_json(row["towards"]),
+            {int(far): carrier for far, carrier in json.loads(row["control"]).items()},
+        ),
+        behind_gate=row["behind_gate"],
+        throttle=None
+        if row["throttle_downlink"] is None
+        else Throttle(row["throttle_uplink"], row["throttle_downlink"]),
+        qers=from_json(row["qers"]),
+        addresses=tuple(row["addresses"]),
+        untold=row["untold"],
+        ending=row["ending"],
+    )
+
+
+def from_json(text: str) -> dict[int, bytes]:
+    return {int(key): bytes.fromhex(value) for key, value in json.loads(text).items()}
+
+
+def to_json(octets: Mapping[int, bytes]) -> str:
+    return "{" + ",".join([f'"{key}":"{value.hex()}"' for key, value in octets.items()]) + "}"
+
+
+def new_row(session: Session) -> tuple[Any, ...]:
+    """A session as `INSERT` takes it."""
+    throttle = session.throttle
+    return (
+        session.seid, session.smf_seid, *session.smf, session.imsi, session.dnn, session.own_urr,
+        to_json(session.forwarding.actions),
+        session.open, session.limits.threshold, session.limits.quota, session.nchf_ref, session.behind_gate,
+        None if throttle is None else throttle.uplink, None if throttle is None else throttle.downlink,
+        to_json(session.qers), to_json(session.forwarding.towards), json.dumps(dict(session.forwarding.control)),
+        " ".join(session.addresses), session.renew_seconds,
+    )  # fmt: skip
+
+
+def outcome_row(session: Session) -> tuple[Any, ...]:
+    """A session as `MADE` takes it."""
+    throttle = session.throttle
+    return (
+        session.seid, session.upf_seid, session.open, session.limits.threshold, session.limits.quota, session.nchf_ref,
+        session.behind_gate, None if throttle is None else throttle.uplink, None if throttle is None else throttle.downlink,
+        " ".join(session.addresses), session.renew_seconds,
+    )  # fmt: skip
