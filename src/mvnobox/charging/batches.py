@@ -19,6 +19,7 @@ LARGEST = 32
 # So many requests at once are worth two batches in turn: while the database works on one, the other is read or answered.
 # Each batch costs the database some 300 µs besides its requests, so fewer requests are one batch.
 WORTH_TWO = 12
+AT_ONCE = 2
 # Peers answer a batch of answers with a batch of requests: a batch waits a moment until most of its share of the requests
 # that were there lately have come; beside another one longer, should that one wait for a lock.
 MOST = 0.9
@@ -80,11 +81,11 @@ class Batches:
     @property
     def _share(self) -> float:
         """How many requests a batch should have."""
-        return min(self._lately / 2 if self._lately >= WORTH_TWO else self._lately, LARGEST)
+        return min(self._lately / AT_ONCE if self._lately >= WORTH_TWO else self._lately, LARGEST)
 
     def _start(self) -> None:
         """Send the next batch if there is one and it is time for it; or else see to it that it will be in time."""
-        if not self._waiting or len(self._workers) >= 2:
+        if not self._waiting or len(self._workers) >= AT_ONCE:
             return
         if len(self._waiting) >= MOST * self._share and (not self._workers or self._lately >= WORTH_TWO):
             self._send()
@@ -99,7 +100,7 @@ class Batches:
 
     def _in_time(self) -> None:
         self._later = None
-        if self._waiting and len(self._workers) < 2:
+        if self._waiting and len(self._workers) < AT_ONCE:
             self._send()
 
     def _send(self) -> None:
@@ -115,7 +116,7 @@ class Batches:
     async def _work(self) -> None:
         there = len(self._waiting) + self._under_way
         self._lately = max(there, self._lately + (there - self._lately) / 4)
-        size = min(LARGEST, len(self._waiting), max(math.ceil(self._share), math.ceil(len(self._waiting) / 2)))
+        size = min(LARGEST, len(self._waiting), max(math.ceil(self._share), math.ceil(len(self._waiting) / AT_ONCE)))
         batch = [self._waiting.popleft() for _ in range(size)]
         if not batch:
             return

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from typing import Any
 
 from mvnobox.deploy.installation import Installation
 from mvnobox.errors import BadInput, EnvironmentUnfit
@@ -21,13 +20,7 @@ def check_epc(core: str, asked: bool) -> None:
 
 def installed_epc(installation: Installation) -> Epc | None:
     """The platform's setting `epc`; None without one. Raises BadInput for one that cannot be used."""
-    value: Any = installation.settings(f"platform.{installation.env}").get("epc")
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except ValueError:
-            raise BadInput(f"the setting epc is {value!r}", "a JSON object: docs/open5gs.md") from None
-    return Epc.of_setting(value)
+    return Epc.of_setting(installation.document(f"platform.{installation.env}", "epc"))
 
 
 def check_pools(installed: Epc | None, spec: BrandSpec, core: str, asked: bool) -> None:

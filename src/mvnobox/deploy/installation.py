@@ -11,7 +11,7 @@ import yaml
 
 from mvnobox.deploy.cluster import ClusterChoice
 from mvnobox.deploy.paths import home_dir, project_root
-from mvnobox.errors import EnvironmentUnfit
+from mvnobox.errors import BadInput, EnvironmentUnfit
 from mvnobox.spec import BrandSpec, InvalidSpec, load_brand
 
 PROJECT = "mvno-in-a-box"
@@ -41,6 +41,16 @@ class Installation:
             return {}
         prefix = f"{PROJECT}:"
         return {key.removeprefix(prefix): value for key, value in (data.get("config") or {}).items()}
+
+    def document(self, stack: str, name: str) -> Any:
+        """A setting that is a JSON document; None where it is not there. Raises BadInput."""
+        value = self.settings(stack).get(name)
+        if not isinstance(value, str):
+            return value
+        try:
+            return json.loads(value)
+        except ValueError:
+            raise BadInput(f"the setting {name} of {stack} is {value!r}", "a JSON object: docs/open5gs.md") from None
 
     def exists(self, stack: str) -> bool:
         return bool(self.settings(stack))

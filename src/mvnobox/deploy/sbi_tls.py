@@ -6,7 +6,6 @@ import base64
 import datetime as dt
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -32,13 +31,7 @@ def check_sbi_tls(core: str, asked: bool) -> None:
 
 
 def _setting(installation: Installation, stack: str) -> SbiTls | None:
-    value: Any = installation.settings(stack).get("sbiTls")
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except ValueError:
-            raise BadInput(f"the setting sbiTls of {stack} is {value!r}", "a JSON object: docs/open5gs.md") from None
-    return SbiTls.of_setting(value)
+    return SbiTls.of_setting(installation.document(stack, "sbiTls"))
 
 
 def installed_sbi_tls(installation: Installation) -> SbiTls | None:

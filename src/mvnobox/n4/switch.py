@@ -51,11 +51,8 @@ class Switch:
         return self._remembered.get(seid)
 
     def remember(self, session: Session) -> None:
-        """Keep a session for `remembered`; a deleted one is forgotten."""
-        if session.deleted:
-            self._remembered.pop(session.seid, None)
-        else:
-            self._remembered[session.seid] = session
+        """Keep a session for `remembered`, until it is forgotten."""
+        self._remembered[session.seid] = session
 
     def forget(self, seid: int) -> None:
         """A session has ended and owes nothing."""

@@ -4,36 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import cast
 
 import h11
 
+from mvnobox.service.connection import Connection
 from mvnobox.service.exchange import Application, Limits, Request, Response, answered
 
 log = logging.getLogger(__name__)
 
 
-class Http1Connection(asyncio.Protocol):
+class Http1Connection(Connection):
     """Answers one request after the other; what comes meanwhile waits in the peer's and the kernel's buffers."""
 
     def __init__(self, app: Application, limits: Limits) -> None:
-        self._app, self._limits = app, limits
-        self._loop = asyncio.get_running_loop()
+        super().__init__(app, limits)
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=limits.fields)
-        self._transport: asyncio.Transport | None = None
         self._head: h11.Request | None = None
         self._body = b""
         self._size = 0
         self._task: asyncio.Task[None] | None = None
-        self._leaving = False
         self._timer = self._loop.call_later(limits.request_seconds, self.drop)
-        self._stalled: asyncio.TimerHandle | None = None
-        self.closed: asyncio.Future[None] = self._loop.create_future()
 
     # -- asyncio.Protocol
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
         self._h11.receive_data(data)
@@ -45,26 +37,9 @@ class Http1Connection(asyncio.Protocol):
         # A response under way is still written.
         return self._task is not None
 
-    def pause_writing(self) -> None:
-        self._stalled = self._loop.call_later(self._limits.stalled_seconds, self.drop)
-
-    def resume_writing(self) -> None:
-        if self._stalled is not None:
-            self._stalled.cancel()
-            self._stalled = None
-
     def connection_lost(self, exc: Exception | None) -> None:
         self._timer.cancel()
-        if self._stalled is not None:
-            self._stalled.cancel()
-        self._transport = None
-        if not self.closed.done():
-            self.closed.set_result(None)
-
-    def drop(self) -> None:
-        """End the connection at once. What was taken on is still done; its answer goes nowhere."""
-        if self._transport is not None:
-            self._transport.abort()
+        super().connection_lost(exc)
 
     def leave(self) -> None:
         """Close once the request under way is answered."""

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import Any, cast
 
 from mvnobox.service import nghttp2
+from mvnobox.service.connection import Connection
 from mvnobox.service.exchange import Application, Limits, Request, Response, answered
 from mvnobox.service.nghttp2 import ffi
 
@@ -21,7 +22,7 @@ _WRITE_HIGH = 1 << 20
 class _Stream:
     """A request on its way in, and its response on its way out."""
 
-    __slots__ = ("body", "fields", "out", "provider", "sent", "size", "task", "timer")
+    __slots__ = ("body", "fields", "out", "sent", "size", "task", "timer")
 
     def __init__(self, timer: asyncio.TimerHandle) -> None:
         self.fields: dict[bytes, bytes] = {}
@@ -122,29 +123,26 @@ def library() -> _Library:
     return _library
 
 
-class Http2Connection(asyncio.Protocol):
+class Http2Connection(Connection):
     """Answers the requests of one peer. Stops reading while the peer leaves too much unread."""
 
     def __init__(self, app: Application, limits: Limits) -> None:
-        self._app, self._limits = app, limits
-        self._loop = asyncio.get_running_loop()
+        super().__init__(app, limits)
         self._lib = library().lib
         self.streams: dict[int, _Stream] = {}
-        self._transport: asyncio.Transport | None = None
         self._handle = ffi.new_handle(self)
         made = ffi.new("nghttp2_session **")
         if self._lib.nghttp2_session_server_new(made, library().callbacks, self._handle) != 0:
             raise MemoryError
         self._session: Any = made[0]
         self._out = ffi.new("const char **")
-        self._flushing = self._leaving = False
-        self._stalled: asyncio.TimerHandle | None = None
-        self.closed: asyncio.Future[None] = self._loop.create_future()
+        self._flushing = False
 
     # -- asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
+        super().connection_made(transport)
+        assert self._transport is not None
         self._transport.set_write_buffer_limits(high=_WRITE_HIGH)
         entries = ffi.new("nghttp2_settings_entry[]", [
             (nghttp2.MAX_CONCURRENT_STREAMS, self._limits.streams),
@@ -166,36 +164,25 @@ class Http2Connection(asyncio.Protocol):
         self._flush_soon()
 
     def pause_writing(self) -> None:
+        super().pause_writing()
         if self._transport is not None:
             self._transport.pause_reading()
-            self._stalled = self._loop.call_later(self._limits.stalled_seconds, self.drop)
 
     def resume_writing(self) -> None:
-        if self._stalled is not None:
-            self._stalled.cancel()
-            self._stalled = None
+        super().resume_writing()
         if self._transport is not None:
             self._transport.resume_reading()
         self._flush_soon()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._stalled is not None:
-            self._stalled.cancel()
         for stream in self.streams.values():
             if stream.timer is not None:
                 stream.timer.cancel()
         self.streams.clear()
-        self._transport = None
         if self._session is not None:
             self._lib.nghttp2_session_del(self._session)
             self._session = None
-        if not self.closed.done():
-            self.closed.set_result(None)
-
-    def drop(self) -> None:
-        """End the connection at once. What was taken on is still done; its answers go nowhere."""
-        if self._transport is not None:
-            self._transport.abort()
+        super().connection_lost(exc)
 
     def leave(self) -> None:
         """Refuse new requests, answer those under way, then say GOAWAY and close.
@@ -311,19 +298,17 @@ def _pairs(fields: Iterable[tuple[bytes, bytes]]) -> tuple[Any, int, list[Any]]:
 
 
 # Most responses have the fields of one before.
-_known: dict[tuple[int, tuple[tuple[str, str], ...]], tuple[Any, int, list[Any]]] = {}
+_known: dict[tuple[int, tuple[tuple[str, str], ...]] | None, tuple[Any, int, list[Any]]] = {}
 _MOST_KNOWN = 64
 
 
 def _fields(response: Response) -> tuple[Any, int, list[Any]]:
     """nghttp2's array of a response's fields; the last member keeps their octets."""
+    key = (response.status, tuple(response.fields)) if len(response.fields) <= 1 else None
+    if key in _known:
+        return _known[key]
     status = (b":status", str(response.status).encode())
-    if len(response.fields) > 1:
-        return _pairs([status, *((name.encode(), value.encode("latin-1")) for name, value in response.fields)])
-    key = (response.status, tuple(response.fields))
-    made = _known.get(key)
-    if made is None:
-        made = _pairs([status, *((name.encode(), value.encode("latin-1")) for name, value in response.fields)])
-        if len(_known) < _MOST_KNOWN:
-            _known[key] = made
+    made = _pairs([status, *((name.encode(), value.encode("latin-1")) for name, value in response.fields)])
+    if key is not None and len(_known) < _MOST_KNOWN:
+        _known[key] = made
     return made

@@ -10,22 +10,20 @@ from typing import Any
 
 import cffi
 
-NV_NO_INDEX = 1
 DATA_EOF = 1
 CALLBACK_FAILURE = -902
-HEADERS, DATA = 1, 0
+HEADERS = 1
 END_STREAM = 1
 # RFC 9113 section 7.
 NO_ERROR, INTERNAL_ERROR, REFUSED_STREAM, CANCEL = 0x0, 0x2, 0x7, 0x8
 # RFC 9113 section 6.5.2.
-MAX_CONCURRENT_STREAMS, INITIAL_WINDOW_SIZE, MAX_HEADER_LIST_SIZE = 3, 4, 6
+MAX_CONCURRENT_STREAMS, MAX_HEADER_LIST_SIZE = 3, 6
 
 ffi = cffi.FFI()
 # Octets are `char` here, where the library's header says `uint8_t`: cffi hands them over as bytes without a conversion.
 ffi.cdef("""
 typedef struct nghttp2_session nghttp2_session;
 typedef struct nghttp2_session_callbacks nghttp2_session_callbacks;
-typedef struct nghttp2_option nghttp2_option;
 typedef struct { size_t length; int32_t stream_id; uint8_t type; uint8_t flags; uint8_t reserved; } nghttp2_frame_hd;
 typedef struct { nghttp2_frame_hd hd; } nghttp2_frame;
 typedef struct { const char *name; const char *value; size_t namelen; size_t valuelen; uint8_t flags; } nghttp2_nv;
