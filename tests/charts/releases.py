@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -121,3 +122,12 @@ RELEASES = [*SIMULATED, *REAL, *WITH_4G, *EDGE, *OUT, *SECURED, *OWN, *WITH_IPV6
 
 def objects(helm: Path, release: Release) -> list[dict[str, Any]]:
     return [one for one in yaml.safe_load_all(manifests(helm, release)) if one]
+
+
+def placed(helm: Path, releases: Iterable[Release]) -> dict[tuple[str, str, str], dict[str, Any]]:
+    """The objects of releases by kind, namespace and name."""
+    return {
+        (one["kind"], one["metadata"]["namespace"], one["metadata"]["name"]): one
+        for release in releases
+        for one in objects(helm, release)
+    }

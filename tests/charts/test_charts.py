@@ -13,19 +13,12 @@ import pytest
 import yaml
 
 from mvnobox.deploy.rendering import manifests
-from mvnobox.deploy.report import PlainReporter
-from mvnobox.deploy.toolchain import ensure_tool
 from mvnobox.render import Release
 
 sys.path.insert(0, str(Path(__file__).parent))
 from releases import RELEASES, ROOT, objects
 
 CHARTS = sorted(path.parent.name for path in (ROOT / "charts").glob("*/values.schema.json"))
-
-
-@pytest.fixture(scope="session")
-def helm() -> Path:
-    return ensure_tool("helm", PlainReporter())
 
 
 def by_name(release: Release) -> str:

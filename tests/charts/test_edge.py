@@ -9,26 +9,14 @@ from typing import Any
 import pytest
 import yaml
 
-from mvnobox.deploy.report import PlainReporter
-from mvnobox.deploy.toolchain import ensure_tool
-
 sys.path.insert(0, str(Path(__file__).parent))
-from releases import EDGE, REAL, objects
-
-
-@pytest.fixture(scope="session")
-def helm() -> Path:
-    return ensure_tool("helm", PlainReporter())
+from releases import EDGE, REAL, objects, placed
 
 
 @pytest.fixture(scope="session")
 def found(helm: Path) -> dict[tuple[str, str, str], dict[str, Any]]:
     """The objects by kind, namespace and name."""
-    return {
-        (one["kind"], one["metadata"]["namespace"], one["metadata"]["name"]): one
-        for release in EDGE
-        for one in objects(helm, release)
-    }
+    return placed(helm, EDGE)
 
 
 HOME = "platform-edge"

@@ -11,8 +11,6 @@ from typing import Any
 import pytest
 import yaml
 
-from mvnobox.deploy.report import PlainReporter
-from mvnobox.deploy.toolchain import ensure_tool
 from mvnobox.render import brand_releases, platform_releases
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -39,11 +37,6 @@ EGRESS = {
     "pgwc": {(HOST, 2123), ("sgwc", 2123), ("hostnetwork", 2123), ("upf", 8805), ("pcrf", 3868), ("ocs", 3868)},
     "hostnetwork": {("hss", 3868), ("pgwc", 2123), ("upf", 2152)},
 }
-
-
-@pytest.fixture(scope="session")
-def helm() -> Path:
-    return ensure_tool("helm", PlainReporter())
 
 
 @pytest.fixture(scope="session")

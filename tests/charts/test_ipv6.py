@@ -9,29 +9,17 @@ from typing import Any
 
 import pytest
 
-from mvnobox.deploy.report import PlainReporter
-from mvnobox.deploy.toolchain import ensure_tool
-
 sys.path.insert(0, str(Path(__file__).parent))
-from releases import REAL, SIMULATED, WITH_4G, WITH_IPV6, objects
+from releases import REAL, SIMULATED, WITH_4G, WITH_IPV6, objects, placed
 
 OUT6 = {"ipBlock": {"cidr": "2000::/3", "except": ["2002::/16"]}}
 CORES = ["six", "sixreal", "sixout"]
 
 
 @pytest.fixture(scope="session")
-def helm() -> Path:
-    return ensure_tool("helm", PlainReporter())
-
-
-@pytest.fixture(scope="session")
 def found(helm: Path) -> dict[tuple[str, str, str], dict[str, Any]]:
     """The objects by kind, namespace and name, where the kubelet allows the user plane's sysctls."""
-    return {
-        (one["kind"], one["metadata"]["namespace"], one["metadata"]["name"]): one
-        for release in WITH_IPV6
-        for one in objects(helm, dataclasses.replace(release, values={**release.values, "forwarding": "sysctl"}))
-    }
+    return placed(helm, [dataclasses.replace(one, values={**one.values, "forwarding": "sysctl"}) for one in WITH_IPV6])
 
 
 def _pairs(rules: list[dict[str, Any]], way: str, port: object) -> set[str]:

@@ -11,12 +11,10 @@ from typing import Any
 import pytest
 import yaml
 
-from mvnobox.deploy.report import PlainReporter
-from mvnobox.deploy.toolchain import ensure_tool
 from mvnobox.render import DiameterPeer
 
 sys.path.insert(0, str(Path(__file__).parent))
-from releases import OUT, OUTSIDE, OUTSIDE_EPC, ROOT, WITH_4G, objects, outside
+from releases import OUT, OUTSIDE, OUTSIDE_EPC, ROOT, WITH_4G, outside, placed
 
 PLATFORM, HOME, UP = "platform-out", "silverline-out", "silverline-out-up"
 REACHED = {
@@ -28,21 +26,8 @@ Found = dict[tuple[str, str, str], dict[str, Any]]
 
 
 @pytest.fixture(scope="session")
-def helm() -> Path:
-    return ensure_tool("helm", PlainReporter())
-
-
-def by_name(helm: Path, releases: Any) -> Found:
-    return {
-        (one["kind"], one["metadata"]["namespace"], one["metadata"]["name"]): one
-        for release in releases
-        for one in objects(helm, release)
-    }
-
-
-@pytest.fixture(scope="session")
 def found(helm: Path) -> Found:
-    return by_name(helm, OUT)
+    return placed(helm, OUT)
 
 
 def test_only_hss_packet_gateway_and_user_plane_are_reached(found: Found) -> None:
@@ -69,7 +54,7 @@ def test_a_load_balancer_gets_the_address_to_take(helm: Path) -> None:
     other = dataclasses.replace(
         OUTSIDE_EPC, outside=dataclasses.replace(OUTSIDE, service="LoadBalancer", annotations=())
     )
-    services = by_name(helm, outside(other))
+    services = placed(helm, outside(other))
     for key, (address, *_) in REACHED.items():
         one = services["Service", *key]
         assert (one["spec"]["type"], one["spec"]["loadBalancerIP"]) == ("LoadBalancer", address)
@@ -105,7 +90,7 @@ def peers(policy: dict[str, Any], way: str, name: str) -> set[str]:
 def test_whoever_speaks_with_the_packet_gateway_knows_where_it_is(found: Found, helm: Path, way: str) -> None:
     for name in ("upf", "hostnetwork"):
         assert peers(found["NetworkPolicy", UP, name], way, "pgwc") == {UP}
-    inside = by_name(helm, WITH_4G)
+    inside = placed(helm, WITH_4G)
     for name in ("upf", "hostnetwork"):
         assert peers(inside["NetworkPolicy", "silverline-lte-up", name], way, "pgwc") == {"silverline-lte"}
     # Theirs are all brands'.
@@ -128,7 +113,7 @@ def test_the_hss_may_go_where_its_peers_listen(helm: Path) -> None:
     away = dataclasses.replace(
         OUTSIDE_EPC, peers=(DiameterPeer("mme.host.example", "host.example", "198.51.100.7", 3869),)
     )
-    policy = by_name(helm, outside(away))["NetworkPolicy", PLATFORM, "hss"]["spec"]
+    policy = placed(helm, outside(away))["NetworkPolicy", PLATFORM, "hss"]["spec"]
     (rule,) = (one for one in policy["egress"] if any("ipBlock" in peer for peer in one["to"]))
     assert rule["ports"] == [{"port": 3868, "protocol": "TCP"}, {"port": 3869, "protocol": "TCP"}]
 

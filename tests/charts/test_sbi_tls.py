@@ -12,11 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from mvnobox.deploy.report import PlainReporter
-from mvnobox.deploy.toolchain import ensure_tool
-
 sys.path.insert(0, str(Path(__file__).parent))
-from releases import EDGE, ROOT, SECURED, objects
+from releases import EDGE, ROOT, SECURED, placed
 
 PLATFORM = ("nrf", "scp", "udr", "udm", "ausf", "nssf", "bsf", "pcf", "amf", "sepp")
 MOUNT = {"name": "sbi-tls", "mountPath": "/etc/mvno-sbi-tls", "readOnly": True}
@@ -24,22 +21,9 @@ VOLUME = {"name": "sbi-tls", "secret": {"secretName": "sbi-tls", "defaultMode": 
 Found = dict[tuple[str, str, str], dict[str, Any]]
 
 
-def rendered(helm: Path, releases: Any) -> Found:
-    return {
-        (one["kind"], one["metadata"]["namespace"], one["metadata"]["name"]): one
-        for release in releases
-        for one in objects(helm, release)
-    }
-
-
-@pytest.fixture(scope="session")
-def helm() -> Path:
-    return ensure_tool("helm", PlainReporter())
-
-
 @pytest.fixture(scope="session")
 def found(helm: Path) -> Found:
-    return rendered(helm, SECURED)
+    return placed(helm, SECURED)
 
 
 def pod(found: Found, namespace: str, name: str) -> dict[str, Any]:
@@ -101,7 +85,7 @@ def test_another_certificate_rolls_those_who_have_it(helm: Path) -> None:
         ]
         return {
             key[1:]: one["spec"]["template"]["metadata"]["annotations"].get("checksum/secret")
-            for key, one in rendered(helm, told).items()
+            for key, one in placed(helm, told).items()
             if key[0] == "Deployment"
         }
 
@@ -111,7 +95,7 @@ def test_another_certificate_rolls_those_who_have_it(helm: Path) -> None:
 
 
 def test_without_it_nothing_is_different(helm: Path) -> None:
-    text = yaml.safe_dump_all(rendered(helm, EDGE).values())
+    text = yaml.safe_dump_all(placed(helm, EDGE).values())
     assert not re.search(r"sbi-tls|appProtocol|checksum/secret|https://nrf", text)
 
 

@@ -9,9 +9,6 @@ from typing import Any
 
 import pytest
 
-from mvnobox.deploy.report import PlainReporter
-from mvnobox.deploy.toolchain import ensure_tool
-
 sys.path.insert(0, str(Path(__file__).parent))
 from releases import OWN, WITH_4G, objects
 
@@ -23,11 +20,6 @@ WHERE = {
     ],
     "ports": [{"port": 27017, "protocol": "TCP"}, {"port": 27018, "protocol": "TCP"}],
 }
-
-
-@pytest.fixture(scope="session")
-def helm() -> Path:
-    return ensure_tool("helm", PlainReporter())
 
 
 @pytest.fixture(scope="session")

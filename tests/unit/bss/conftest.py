@@ -204,6 +204,30 @@ class Bss:
         )
 
 
+async def roam(bss: Bss, subscriber: str, granted: int, used: int) -> None:
+    """A session in the United States, where the plans of the tests' brands sell data by the unit: out of the balance."""
+    charging = "/nchf-convergedcharging/v3/chargingdata"
+
+    def request(sequence: int, **usage: Any) -> dict[str, Any]:
+        return {
+            "subscriberIdentifier": subscriber,
+            "nfConsumerIdentification": {"nodeFunctionality": "SMF"},
+            "invocationTimeStamp": "2026-11-24T12:00:00Z",
+            "invocationSequenceNumber": sequence,
+            "multipleUnitUsage": [{"ratingGroup": 1, **usage}],
+            "pDUSessionChargingInformation": {
+                "pduSessionInformation": {"servingCNPlmnId": {"mcc": "310", "mnc": "260"}}
+            },
+        }
+
+    async with bss.ocs() as ocs:
+        opened = await ocs.post(charging, json=request(1, requestedUnit={"totalVolume": granted}))
+        assert opened.status_code == 201, opened.text
+        container = [{"localSequenceNumber": 1, "totalVolume": used}]
+        done = await ocs.post(f"{opened.headers['location']}/release", json=request(2, usedUnitContainer=container))
+        assert done.status_code == 204
+
+
 def order(plan: str, **more: Any) -> dict[str, Any]:
     """An order of a customer who showed a passport."""
     return {

@@ -12,7 +12,7 @@ import asyncpg
 import httpx
 import pytest
 
-from .conftest import BALANCE, ORDERS, PRODUCTS, Bss, completed, line, order, until
+from .conftest import BALANCE, ORDERS, PRODUCTS, Bss, completed, line, order, roam, until
 
 EVENTS = "/subscriber-event/v1/event"
 NCHF = "/nchf-convergedcharging/v3/chargingdata"
@@ -219,24 +219,6 @@ async def test_credit_pays_for_what_the_plan_sells_by_the_unit(
         return {one["units"]: one for one in found["totalBalance"]}.get("minor", {})
 
     assert (await credit())["amount"] == 1000
-    charging = "/nchf-convergedcharging/v3/chargingdata"
-
-    def request(sequence: int, **usage: Any) -> dict[str, Any]:
-        return {
-            "subscriberIdentifier": f"imsi-{row['imsi']}",
-            "nfConsumerIdentification": {"nodeFunctionality": "SMF"},
-            "invocationTimeStamp": "2026-11-24T12:00:00Z",
-            "invocationSequenceNumber": sequence,
-            "multipleUnitUsage": [{"ratingGroup": 1, **usage}],
-            "pDUSessionChargingInformation": {
-                "pduSessionInformation": {"servingCNPlmnId": {"mcc": "310", "mnc": "260"}}
-            },
-        }
-
-    async with beta.ocs() as ocs:
-        opened = await ocs.post(charging, json=request(1, requestedUnit={"totalVolume": 5_000_000}))
-        assert opened.status_code == 201, opened.text
-        used = [{"localSequenceNumber": 1, "totalVolume": 4_550_000}]
-        await ocs.post(f"{opened.headers['location']}/release", json=request(2, usedUnitContainer=used))
+    await roam(beta, f"imsi-{row['imsi']}", 5_000_000, 4_550_000)
     # 4.6 MB at two cents, out of the credit; the plan's gigabytes stand.
     assert (await credit())["amount"] == 991

@@ -10,37 +10,12 @@ from typing import Any
 import asyncpg
 import httpx
 
-from .conftest import BALANCE, Bss, line, until
-
-NCHF = "/nchf-convergedcharging/v3/chargingdata"
+from .conftest import BALANCE, Bss, line, roam, until
 
 
 async def told(client: httpx.AsyncClient, product: str, kind: str) -> list[dict[str, Any]]:
     found = (await client.get("/subscriber-event/v1/event", params={"limit": 1000})).json()
     return [e["event"] for e in found if e["event"]["productId"] == product and e["eventType"] == kind]
-
-
-async def spend(bss: Bss, msisdn: str, octets: int) -> None:
-    """Roam in the United States, where the brand's plan has no data and the balance pays."""
-
-    def request(sequence: int, **usage: Any) -> dict[str, Any]:
-        return {
-            "subscriberIdentifier": f"msisdn-{msisdn}",
-            "nfConsumerIdentification": {"nodeFunctionality": "SMF"},
-            "invocationTimeStamp": "2026-11-24T12:00:00Z",
-            "invocationSequenceNumber": sequence,
-            "multipleUnitUsage": [{"ratingGroup": 1, **usage}],
-            "pDUSessionChargingInformation": {
-                "pduSessionInformation": {"servingCNPlmnId": {"mcc": "310", "mnc": "260"}}
-            },
-        }
-
-    async with bss.ocs() as ocs:
-        opened = await ocs.post(NCHF, json=request(1, requestedUnit={"totalVolume": octets}))
-        assert opened.status_code == 201, opened.text
-        used = [{"localSequenceNumber": 1, "totalVolume": octets}]
-        done = await ocs.post(f"{opened.headers['location']}/release", json=request(2, usedUnitContainer=used))
-        assert done.status_code == 204
 
 
 async def test_a_low_balance_is_told_and_the_bss_lives_on(fresh_brand: Callable[..., Bss]) -> None:
@@ -49,7 +24,7 @@ async def test_a_low_balance_is_told_and_the_bss_lives_on(fresh_brand: Callable[
         mine = await line(client, "backstage")
         sold = {"product": {"id": mine["id"]}, "id": str(uuid.uuid4()), "productOffering": {"id": "encore-credit"}}
         assert (await client.post(f"{BALANCE}/topupBalance", json=sold)).status_code == 201
-        await spend(bss, mine["msisdn"], 400_000_000)
+        await roam(bss, f"msisdn-{mine['msisdn']}", 400_000_000, 400_000_000)
 
         async def low() -> Any:
             return await told(client, mine["id"], "balance.low")

@@ -84,33 +84,30 @@ class Replay:
 
     async def report(self, octets: int, sequence: int) -> None:
         """The UPF reports use by the CTF's own rule."""
-        usage = codec.group(
-            IeType.USAGE_REPORT_REPORT,
-            [
-                codec.u32(IeType.URR_ID, OWN_URR),
-                codec.u32(IeType.UR_SEQN, sequence),
-                Ie(IeType.USAGE_REPORT_TRIGGER, b"\x02\0\0"),
-                Ie(IeType.VOLUME_MEASUREMENT, b"\x01" + octets.to_bytes(8, "big")),
-            ],
-        )
+        usage = _usage(IeType.USAGE_REPORT_REPORT, b"\x02\0\0", octets, sequence)
         body = [codec.u8(IeType.REPORT_TYPE, 2), usage]
         answer = await self.bench.upf.ask(Message(Type.SESSION_REPORT_REQUEST, 0, body, seid=self.seid))
         assert answer.ies == [codec.u8(IeType.CAUSE, 1)] and answer.seid == self.upf_seid
 
     def answer_query(self, octets: int, sequence: int) -> None:
         """The UPF will answer its next change with so much use by the CTF's own rule."""
-        usage = codec.group(
-            IeType.USAGE_REPORT_MODIFICATION,
-            [
-                codec.u32(IeType.URR_ID, OWN_URR),
-                codec.u32(IeType.UR_SEQN, sequence),
-                Ie(IeType.USAGE_REPORT_TRIGGER, b"\x80\0\0"),
-                Ie(IeType.VOLUME_MEASUREMENT, b"\x01" + octets.to_bytes(8, "big")),
-            ],
-        )
+        usage = _usage(IeType.USAGE_REPORT_MODIFICATION, b"\x80\0\0", octets, sequence)
         kind = Type.SESSION_MODIFICATION_RESPONSE
         answer = Message(kind, 0, [codec.u8(IeType.CAUSE, 1), usage], seid=self.seid)
         self.bench.upf.answers[Type.SESSION_MODIFICATION_REQUEST].append(answer)
+
+
+def _usage(kind: IeType, trigger: bytes, octets: int, sequence: int) -> Ie:
+    """A usage report by the CTF's own rule."""
+    return codec.group(
+        kind,
+        [
+            codec.u32(IeType.URR_ID, OWN_URR),
+            codec.u32(IeType.UR_SEQN, sequence),
+            Ie(IeType.USAGE_REPORT_TRIGGER, trigger),
+            Ie(IeType.VOLUME_MEASUREMENT, b"\x01" + octets.to_bytes(8, "big")),
+        ],
+    )
 
 
 def actions(ies: list[Ie]) -> dict[int, bytes]:
