@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mvnobox.charging.app import LARGEST_BODY, OcsApp
+from mvnobox.charging.batches import make_pipeline
 from mvnobox.charging.diameter.control import CreditControl
 from mvnobox.charging.diameter.node import Node
 from mvnobox.charging.diameter.notify import SCHEME
@@ -35,7 +36,8 @@ async def serve(config: str) -> None:
     pool = await make_pool(dsn, settings.database_connections)
     # Few connections of their own: notifications and sweeps take none from charging requests.
     errands = await make_pool(dsn, 3)
-    app = OcsApp(pool, settings, key)
+    pipeline = make_pipeline(dsn)
+    app = OcsApp(pool, pipeline, settings, key)
     diameter = None
     if settings.diameter is not None:
         control = CreditControl(app.engine, PostgresBook(pool, app.ratings), settings, settings.diameter)
@@ -48,6 +50,7 @@ async def serve(config: str) -> None:
             *([diameter.run()] if diameter else []),
         )
     finally:
+        pipeline.close()
         pool.terminate()
         errands.terminate()
 

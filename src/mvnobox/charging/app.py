@@ -18,6 +18,7 @@ from mvnobox.charging.settings import OcsSettings
 from mvnobox.charging.tenants import Tenants
 from mvnobox.service.asgi import answer_by_asgi
 from mvnobox.service.exchange import Request, Response
+from mvnobox.service.pipeline import Pipeline
 from mvnobox.service.web import health_routes
 
 log = logging.getLogger(__name__)
@@ -27,11 +28,11 @@ LARGEST_BODY = 65_536
 class OcsApp:
     """Every answer but a success is a problem document; no exception leaves."""
 
-    def __init__(self, pool: asyncpg.Pool, settings: OcsSettings, tenant_key: bytes) -> None:
+    def __init__(self, pool: asyncpg.Pool, pipeline: Pipeline, settings: OcsSettings, tenant_key: bytes) -> None:
         self.ledger = Ledger(pool, settings)
         tenants = Tenants(tenant_key)
         self.ratings = Ratings(pool)
-        self.engine = Batches(pool, self.ledger, settings)
+        self.engine = Batches(pipeline, self.ledger, settings)
         self._nchf = Nchf(self.engine, settings, tenants, self.ratings)
         self._rest = make_management(Accounts(pool), tenants, self.ratings)
         routes: list[Route] = health_routes(self.ledger.ready)

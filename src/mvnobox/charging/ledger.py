@@ -20,6 +20,16 @@ _CHARGE = """SELECT * FROM charge($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 
 # A connection that was lost is noticed by its next use; what has to be waited for longer than this is repeated.
 ACQUIRE_SECONDS = 2.0
 STATEMENT_SECONDS = 5.0
+# Short lock waits, plans kept.
+SERVER_SETTINGS = {
+    "lock_timeout": "2000",
+    "statement_timeout": "15000",
+    "idle_in_transaction_session_timeout": "15000",
+    "plan_cache_mode": "force_generic_plan",
+    "jit": "off",
+    "timezone": "UTC",
+    "application_name": "ocs",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,22 +94,14 @@ async def _keep(connection: Any) -> None:
 
 
 async def make_pool(dsn: str, size: int) -> asyncpg.Pool:
-    """The OCS's connections: short lock waits, plans kept."""
+    """The OCS's connections."""
     return await asyncpg.create_pool(
         dsn,
         min_size=1,
         max_size=size,
         command_timeout=20,
         reset=_keep,
-        server_settings={
-            "lock_timeout": "2000",
-            "statement_timeout": "15000",
-            "idle_in_transaction_session_timeout": "15000",
-            "plan_cache_mode": "force_generic_plan",
-            "jit": "off",
-            "timezone": "UTC",
-            "application_name": "ocs",
-        },
+        server_settings=SERVER_SETTINGS,
     )
 
 

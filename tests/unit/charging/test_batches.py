@@ -102,3 +102,56 @@ async def test_a_batch_that_waits_for_a_lock_holds_nobody_up() -> None:
     assert not stuck.done() and batches.most_at_once == 2
     lock.set()
     assert await stuck is DONE
+
+
+async def test_the_first_half_is_on_its_way_before_the_second_is_read() -> None:
+    """Who makes a batch full sends it: requests that come together are two batches, not two after all have come."""
+    batches = Paper(turns)
+    batches._lately = 16
+    sent_before: list[int] = []
+
+    async def one(number: int) -> None:
+        sent_before.append(len(batches.sizes))
+        await batches.charge(call(number))
+
+    await asyncio.gather(*(one(number) for number in range(16)))
+    assert sent_before == [0] * 8 + [1] * 8 and batches.sizes == [8, 8]
+
+
+async def test_a_sender_that_is_cancelled_leaves_nobody_waiting() -> None:
+    """Also then the others hear what became of them: by the ledger, call by call."""
+    asked: list[int] = []
+
+    class OneByOne:
+        async def charge(self, call: Call) -> Reply:
+            asked.append(call.sequence)
+            return DONE
+
+    batches = Paper(asyncio.Event().wait)
+    batches._ledger = OneByOne()
+    batches._lately = 3
+    waiting = [asyncio.ensure_future(batches.charge(call(number))) for number in range(3)]
+    await turns()
+    assert batches.sizes == [3]
+    waiting[2].cancel()
+    assert await asyncio.gather(*waiting[:2]) == [DONE, DONE]
+    assert sorted(asked) == [0, 1, 2]
+    with pytest.raises(asyncio.CancelledError):
+        await waiting[2]
+
+
+async def test_a_batch_that_fails_goes_call_by_call_and_only_the_bad_one_fails() -> None:
+    class OneByOne:
+        async def charge(self, call: Call) -> Reply:
+            if call.sequence == 1:
+                raise ValueError("bad")
+            return DONE
+
+    async def fail() -> None:
+        raise OSError
+
+    batches = Paper(fail)
+    batches._ledger = OneByOne()
+    batches._lately = 3
+    found = await asyncio.gather(*(batches.charge(call(number)) for number in range(3)), return_exceptions=True)
+    assert found[0] is DONE and isinstance(found[1], ValueError) and found[2] is DONE

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from mvnobox.charging.batches import Batches
+from mvnobox.charging.batches import Batches, make_pipeline
 from mvnobox.charging.ledger import Call, Ledger, Reply, Units, create_key, differences, make_pool, new_ref
 from mvnobox.charging.settings import OcsSettings
 
@@ -341,7 +341,7 @@ def test_the_ledger_is_the_model(shared: Any) -> None:
             LedgerMachine.connection = await asyncpg.connect(shared.dsn)
             pools = [await make_pool(shared.dsn, 1) for _ in range(2)]
             LedgerMachine.ledgers = [Ledger(pool, OcsSettings()) for pool in pools]
-            LedgerMachine.batches = Batches(pools[1], LedgerMachine.ledgers[1], OcsSettings())
+            LedgerMachine.batches = Batches(make_pipeline(shared.dsn), LedgerMachine.ledgers[1], OcsSettings())
 
         loop.run_until_complete(prepare())
         LedgerMachine.loop, LedgerMachine.dsn = loop, shared.dsn
@@ -351,6 +351,7 @@ def test_the_ledger_is_the_model(shared: Any) -> None:
                 max_examples=150, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
             ),
         )
+        LedgerMachine.batches._pipeline.close()
         for ledger in LedgerMachine.ledgers:
             ledger._pool.terminate()
         loop.run_until_complete(LedgerMachine.connection.close())

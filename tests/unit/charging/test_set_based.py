@@ -10,7 +10,7 @@ from typing import Any
 
 import asyncpg
 
-from mvnobox.charging.batches import Batches
+from mvnobox.charging.batches import Batches, make_pipeline
 from mvnobox.charging.ledger import Call, Ledger, Reply, Units, create_key, differences, make_pool
 from mvnobox.charging.settings import OcsSettings
 
@@ -162,10 +162,10 @@ def _told(reply: Reply) -> tuple[Any, ...]:
 
 async def _walk(ocs: Any, connection: asyncpg.Connection, seed: int) -> set[str]:
     """One random history in both worlds; the outcomes that it met."""
-    pool = await make_pool(ocs.dsn, 1)
+    pool, pipeline = await make_pool(ocs.dsn, 1), make_pipeline(ocs.dsn)
     order = random.Random(seed)
     ledger = Ledger(pool, OcsSettings())
-    batches = Batches(pool, ledger, OcsSettings())
+    batches = Batches(pipeline, ledger, OcsSettings())
     sets, singles = World("set", connection), World("one", connection)
     for world in (sets, singles):
         await world.fill(ACCOUNTS, random.Random(seed))
@@ -189,6 +189,7 @@ async def _walk(ocs: Any, connection: asyncpg.Connection, seed: int) -> set[str]
         if step % 20 == 19:
             assert await sets.state() == await singles.state(), (seed, step)
     assert await differences(ocs.dsn) == []
+    pipeline.close()
     await pool.close()
     return outcomes
 
@@ -203,17 +204,18 @@ async def test_sets_and_single_requests_leave_the_same_ledger(ocs: Any) -> None:
 async def test_usual_requests_of_different_accounts_are_charged_as_a_set(ocs: Any) -> None:
     """What makes it quick: where nothing is out of the ordinary, the function for single requests is not needed."""
     connection = await asyncpg.connect(ocs.dsn)
-    pool = await make_pool(ocs.dsn, 1)
+    pool, pipeline = await make_pool(ocs.dsn, 1), make_pipeline(ocs.dsn)
     world = World("set", connection)
     await world.fill(4, random.Random(3))
     for number in range(4):
         await world.add(number, "octets", 10_000, -1, None)
     await connection.execute("DROP FUNCTION ocs.charge")
-    batches = Batches(pool, Ledger(pool, OcsSettings()), OcsSettings())
+    batches = Batches(pipeline, Ledger(pool, OcsSettings()), OcsSettings())
     for operation, sequence, wanted in (("create", 0, 100), ("update", 1, 100), ("release", 2, None)):
         units = [Units(1, "octets", 30, wanted)]
         calls = [world.call((operation, number, number, sequence, units, False, None)) for number in range(4)]
         assert [reply.outcome for reply in await batches.together(calls)] == ["done"] * 4
+    pipeline.close()
     await pool.close()
     await connection.close()
 
@@ -221,11 +223,11 @@ async def test_usual_requests_of_different_accounts_are_charged_as_a_set(ocs: An
 async def test_usual_requests_of_one_account_are_charged_as_a_set(ocs: Any) -> None:
     """A family's balance: what comes together is one set, until the first bucket no longer suffices."""
     connection = await asyncpg.connect(ocs.dsn)
-    pool = await make_pool(ocs.dsn, 1)
+    pool, pipeline = await make_pool(ocs.dsn, 1), make_pipeline(ocs.dsn)
     world = World("set", connection)
     await world.fill(1, random.Random(3))
     await world.add(0, "octets", 1000, -1, None)
-    batches = Batches(pool, Ledger(pool, OcsSettings()), OcsSettings())
+    batches = Batches(pipeline, Ledger(pool, OcsSettings()), OcsSettings())
 
     def calls(operation: str, sequence: int, used: int, wanted: int | None) -> list[Call]:
         units = [Units(1, "octets", used, wanted)]
@@ -239,18 +241,19 @@ async def test_usual_requests_of_one_account_are_charged_as_a_set(ocs: Any) -> N
     assert tuple(await connection.fetchrow("SELECT used, held FROM bucket WHERE priority = -1")) == (500, 500)
     assert [reply.outcome for reply in await batches.together(calls("update", 2, 40, 60))] == ["done"] * 10
     assert await differences(ocs.dsn) == []
+    pipeline.close()
     await pool.close()
     await connection.close()
 
 
 async def test_twins_in_one_batch_are_one_request(ocs: Any) -> None:
     connection = await asyncpg.connect(ocs.dsn)
-    pool = await make_pool(ocs.dsn, 1)
+    pool, pipeline = await make_pool(ocs.dsn, 1), make_pipeline(ocs.dsn)
     ledger = Ledger(pool, OcsSettings())
     world = World("set", connection)
     await world.fill(1, random.Random(3))
     await world.add(0, "octets", 1000, -1, None)
-    batches = Batches(pool, ledger, OcsSettings())
+    batches = Batches(pipeline, ledger, OcsSettings())
     for operation, sequence, used in (("create", 0, 0), ("update", 1, 30), ("release", 2, 10)):
         units = [Units(1, "octets", used, None if operation == "release" else 100)]
         # The twins of a create carry references of their own: the first one's stands.
@@ -260,5 +263,6 @@ async def test_twins_in_one_batch_are_one_request(ocs: Any) -> None:
         assert {(reply.ref, reply.body) for reply in replies} == {(world.ref(1), replies[0].body)}
     assert await connection.fetchval("SELECT used FROM bucket WHERE priority = -1") == 40
     assert await differences(ocs.dsn) == []
+    pipeline.close()
     await pool.close()
     await connection.close()

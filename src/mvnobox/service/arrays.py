@@ -1,0 +1,66 @@
+"""One-dimensional arrays in PostgreSQL's binary format: what `array_recv` and the elements' receive functions read."""
+
+from __future__ import annotations
+
+import datetime as dt
+import struct
+import uuid
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+_NULL = b"\xff\xff\xff\xff"
+_EPOCH = dt.datetime(2000, 1, 1, tzinfo=dt.UTC)
+_MICROSECOND = dt.timedelta(microseconds=1)
+
+
+def _text(value: str) -> bytes:
+    octets = value.encode()
+    return len(octets).to_bytes(4) + octets
+
+
+def _int8(value: int) -> bytes:
+    return b"\0\0\0\x08" + value.to_bytes(8, signed=True)
+
+
+def _uuid(value: uuid.UUID) -> bytes:
+    return b"\0\0\0\x10" + value.bytes
+
+
+def _timestamptz(value: dt.datetime) -> bytes:
+    return _int8((value - _EPOCH) // _MICROSECOND)
+
+
+def _bool(value: bool) -> bytes:
+    return b"\0\0\0\x01\x01" if value else b"\0\0\0\x01\0"
+
+
+@dataclass(frozen=True, slots=True)
+class Element:
+    """A type of elements: its object identifier, that of its arrays, and an element with its length."""
+
+    oid: int
+    array: int
+    encode: Callable[[Any], bytes]
+
+
+TEXT = Element(25, 1009, _text)
+INT8 = Element(20, 1016, _int8)
+UUID = Element(2950, 2951, _uuid)
+TIMESTAMPTZ = Element(1184, 1185, _timestamptz)
+BOOL = Element(16, 1000, _bool)
+INT4 = 23
+
+
+def array(element: Element, values: Iterable[Any]) -> bytes:
+    """All of them in their order; None is null. Raises what a value of another type or out of range causes: TypeError,
+    AttributeError, OverflowError, ValueError."""
+    encode = element.encode
+    parts = [_NULL if value is None else encode(value) for value in values]
+    # One dimension, nulls are possible, the elements' type, their number, the first one's index.
+    return struct.pack("!5i", 1, 1, element.oid, len(parts), 1) + b"".join(parts)
+
+
+def int4(value: int) -> bytes:
+    """A single integer. Raises OverflowError."""
+    return value.to_bytes(4, signed=True)
