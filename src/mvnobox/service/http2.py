@@ -161,7 +161,9 @@ class Http2Connection(Connection):
             self._flush()
             self.drop()
             return
-        self._flush_soon()
+        lib, session = self._lib, self._session
+        if self._leaving or lib.nghttp2_session_want_write(session) or not lib.nghttp2_session_want_read(session):
+            self._flush_soon()
 
     def pause_writing(self) -> None:
         super().pause_writing()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 from collections.abc import Awaitable, Callable, Coroutine
@@ -58,6 +59,9 @@ async def run_until_signal(*parts: Coroutine[Any, Any, Any]) -> None:
         loop.add_signal_handler(number, stop.set)
     tasks = [asyncio.ensure_future(part) for part in parts]
     stopping = asyncio.ensure_future(stop.wait())
+    # What stands now stays: left out of later collections, which would hold answers up.
+    gc.collect()
+    gc.freeze()
     await asyncio.wait([*tasks, stopping], return_when=asyncio.FIRST_COMPLETED)
     failed = next((t.exception() for t in tasks if t.done() and not t.cancelled() and t.exception()), None)
     for task in (*tasks, stopping):

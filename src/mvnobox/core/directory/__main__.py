@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 from pathlib import Path
@@ -51,9 +50,6 @@ async def serve(config: str) -> None:
     async def ready() -> str | None:
         return await commands.store.ready() or (await mirror.ready() if mirror else None)
 
-    # What stands now stays: left out of later collections, which would hold answers up.
-    gc.collect()
-    gc.freeze()
     try:
         await run_until_signal(
             server.serve(*address(settings.listen), tls),
