@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"hash/fnv"
 	"math/rand"
 	"os"
 	"sort"
@@ -156,7 +157,10 @@ func (t *tally) percentile(share float64) float64 {
 // walk runs sessions of one account after the other until the time is up; a session that has begun is ended.
 func walk(s *shared, t *tally, worker int, until time.Time, epoch int64) {
 	o := s.o
-	random := rand.New(rand.NewSource(int64(worker) + epoch))
+	// Clients that run side by side walk different ways.
+	seed := fnv.New64a()
+	fmt.Fprintf(seed, "%s;%d;%d", o.host, epoch, worker)
+	random := rand.New(rand.NewSource(int64(seed.Sum64())))
 	for n := 0; time.Now().Before(until); n++ {
 		q := &request{
 			session: fmt.Sprintf("%d;%d", epoch, worker<<24|n), epoch: strconv.FormatInt(epoch, 10),

@@ -93,7 +93,9 @@ class Batches:
         self._waiting: deque[_Waiting] = deque()
         self._at_work = 0
         self._tasks: set[asyncio.Task[None]] = set()
+        # When the next batch goes at the latest; whether that was set beside another batch.
         self._later: asyncio.TimerHandle | None = None
+        self._patient = False
         # Requests that are under way in batches; and how many there were lately with those that waited.
         self._under_way = 0
         self._lately = 1.0
@@ -127,13 +129,14 @@ class Batches:
         if self._free and len(self._waiting) >= MOST * self._share:
             self._send()
             return
-        loop = asyncio.get_running_loop()
-        until = loop.time() + (PATIENCE_SECONDS if self._at_work else GATHER_SECONDS)
-        if self._later is not None and self._later.when() > until:
+        patient = bool(self._at_work)
+        if self._later is not None and self._patient and not patient:
             self._later.cancel()
             self._later = None
         if self._later is None:
-            self._later = loop.call_at(until, self._in_time)
+            self._patient = patient
+            seconds = PATIENCE_SECONDS if patient else GATHER_SECONDS
+            self._later = asyncio.get_running_loop().call_later(seconds, self._in_time)
 
     def _in_time(self) -> None:
         self._later = None
@@ -158,6 +161,9 @@ class Batches:
         batch = [self._waiting.popleft() for _ in range(size)]
         self._at_work += 1
         self._under_way += size
+        if self._later is not None:  # its moment was for these; those who are left have their own
+            self._later.cancel()
+            self._later = None
         self._start()
         replies: list[Reply] | None = None
         try:

@@ -43,7 +43,7 @@ class Connection(asyncio.Protocol):
         self._size = 0
         self._need = codec.HEADER_LENGTH
         self._out: list[bytes] = []
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: dict[CreditRequest, asyncio.Task[None]] = {}
         self._held = self._clogged = self._turning = self._released = False
         self._heard = 0.0
         self._probed = False
@@ -221,17 +221,14 @@ class Connection(asyncio.Protocol):
             self._send(self._node.refusal(header, error, request))
             return
         self._node.running += 1
-        task = self._loop.create_task(self._serve(header, request))
-        self._running.add(task)
+        self._running[request] = self._loop.create_task(self._serve(header, request))
 
     async def _serve(self, header: Header, request: CreditRequest) -> None:
         try:
             self._send(await self._node.credit(header, request, self._sender))
         finally:
             self._node.running -= 1
-            task = asyncio.current_task()
-            if task is not None:
-                self._running.discard(task)
+            self._running.pop(request, None)
             if self._held and self._transport is not None:
                 self._flow()
                 self._go_on()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import quote, unquote, unquote_to_bytes, urlsplit
 
@@ -19,7 +20,13 @@ class Target(NamedTuple):
 
 def notify_uri(peer: str, host: str, realm: str, session_id: bytes) -> str:
     """`aaa://PEER?host=…&realm=…&session=…`"""
-    return f"{SCHEME}://{quote(peer)}?host={quote(host)}&realm={quote(realm)}&session={quote(session_id, safe='')}"
+    # Semicolons, which every Session-Id has, may stand in a query (RFC 3986 section 3.4).
+    return _client(peer, host, realm) + quote(session_id, safe=";")
+
+
+@lru_cache(maxsize=256)
+def _client(peer: str, host: str, realm: str) -> str:
+    return f"{SCHEME}://{quote(peer)}?host={quote(host)}&realm={quote(realm)}&session="
 
 
 def read_uri(uri: str) -> Target:
