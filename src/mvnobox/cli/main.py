@@ -75,6 +75,9 @@ def verify(
     origin: Annotated[
         str, typer.Option("--from", help="inside, or outside: 4G's host network is outside of the cluster.")
     ] = "inside",
+    core: Annotated[
+        str | None, typer.Option(help="open5gs or simulated: refuse to pass on another. Without: the brand's own.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """The customer's journey, end to end, pass or fail per step."""
@@ -86,8 +89,10 @@ def verify(
         raise BadInput(f"there is no access {access!r}", "take 5g or 4g")
     if origin not in ("inside", "outside") or (origin == "outside" and access != "4g"):
         raise BadInput(f"there is no {access.upper()} from {origin!r}", "take inside; or outside with --access 4g")
+    if core not in (None, "open5gs", "simulated"):
+        raise BadInput(f"there is no journey on a core {core!r}", "take open5gs or simulated, or leave --core out")
     name, outside = find_brand(brand)[1].name, origin == "outside"
-    result = journey(brand=name, env=env, report=reporter(), access=access, outside=outside)  # type: ignore[arg-type]
+    result = journey(brand=name, env=env, report=reporter(), access=access, outside=outside, core=core)  # type: ignore[arg-type]
     if as_json:
         print_json(result.document())
     else:

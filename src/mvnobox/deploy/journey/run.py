@@ -48,13 +48,19 @@ print(json.dumps({"found": found is not None, "slice": (found or {}).get("slice"
 LOST_ON_S8 = 0.02
 
 
-def verify(*, brand: str, env: str, report: Reporter, access: Access = "5g", outside: bool = False) -> Journey:
-    """Run the journey for an installed brand; `outside`: 4G's, from outside of the cluster.
+def verify(
+    *, brand: str, env: str, report: Reporter, access: Access = "5g", outside: bool = False, core: str | None = None
+) -> Journey:
+    """Run the journey for an installed brand; `outside`: 4G's, from outside of the cluster; `core`: only on that one.
 
-    Raises Failed where there is none, EnvironmentUnfit without 4G's peer or a way in.
+    Raises Failed where there is none, EnvironmentUnfit on another core, without 4G's peer or a way in.
     """
     installation = Installation(env)
     installed = installation.brand(brand)
+    if core not in (None, installed.core):
+        raise EnvironmentUnfit(
+            f"{brand} runs on the core {installed.core}, not on {core}", f"./mvno up --core {core} --brand {brand}"
+        )
     if installed.core == "operator":
         raise EnvironmentUnfit(
             f"{brand} runs on the open5gs-operator's core, where the kit has no UE",
