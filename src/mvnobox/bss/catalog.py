@@ -28,6 +28,14 @@ def plan_buckets(brand: BrandSpec, plan: Plan, until: dt.datetime) -> list[dict[
     return [*made, {**slowed, "throttle": f"dl={plan.fair_use.throttle};ul={plan.fair_use.throttle}"}]
 
 
+def credit_line(brand: BrandSpec, plan: Plan) -> list[dict[str, Any]]:
+    """The ledger's bucket for what a line may owe; it has no end, and the ledger uses it after all else."""
+    if plan.credit is None:
+        return []
+    amount = minor_units(brand, plan.credit)
+    return [{"unit": "minor", "amount": amount, "source": f"credit:{plan.id}", "credit": True}]
+
+
 def buckets(
     brand: BrandSpec, allowances: Allowances, source: str, until: dt.datetime, priority: int
 ) -> list[dict[str, Any]]:

@@ -40,10 +40,13 @@ def renews_by_itself(plan: Plan, wish: bool | None) -> bool:
 def grant(
     context: Context, product: uuid.UUID, plan: Plan, anchor: dt.date, index: int, *, first: bool = False
 ) -> dict[str, Any] | None:
-    """The OCS's grant of a period, `first` the one that a line begins with; None where the plan has no allowance."""
+    """The OCS's grant of a period, `first` the one that a line begins with, its credit line in it; None where there is
+    nothing to grant."""
     zone = zone_of(context)
     since, until = (periods.begin(anchor, plan.period, zone, n) for n in (index, index + 1))
     granted = catalog.plan_buckets(context.brand, plan, until)
+    if first:
+        granted += catalog.credit_line(context.brand, plan)
     if not granted:
         return None
     # Days are a line's own, whatever its periods' length and number.

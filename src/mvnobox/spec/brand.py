@@ -182,6 +182,9 @@ class Plan(Model):
     rollover: Rollover | None = None
     free_destinations: list[Slug] = Field(default_factory=list)
     rates: list[Rate] = Field(default_factory=list, max_length=100, description="the first that fits a use decides")
+    credit: Money | None = Field(
+        default=None, gt=0, description="money that a line may owe for what rates sell, once its balance is used up"
+    )
     top_ups: list[Slug] = Field(default_factory=list)
     sellable: bool = Field(default=True, description="false: only the operator can order it, customers never see it")
 
@@ -189,6 +192,8 @@ class Plan(Model):
     def _sells_something(self) -> Plan:
         if self.allowances == Allowances() and not self.free_destinations and not self.rates:
             raise ValueError("has no allowance at all: give data, voice, sms, balance, rates or freeDestinations")
+        if self.credit is not None and not self.rates:
+            raise ValueError("has credit, and nothing that it could pay: give rates, or no credit")
         return self
 
 

@@ -38,6 +38,12 @@ MONTHLY: dict[str, Any] = {
             "description": {"en-CA": "A gigabyte.", "fr-CA": "Un gigaoctet."}, "price": "10.00", "period": "P30D",
             "dnn": "encore", "allowances": {"data": "1 GB"},
         },
+        {
+            "id": "trusted", "name": {"en-CA": "Trusted", "fr-CA": "Confiance"},
+            "description": {"en-CA": "Pay as you go.", "fr-CA": "Au fil des jours."}, "price": "2.00", "period": "P1M",
+            "payment": "postpaid", "dnn": "encore", "allowances": {"balance": "1.00"}, "credit": "7.50",
+            "rates": [{"service": "data", "price": "0.01", "per": "1 MB"}],
+        },
     ],
 }  # fmt: skip
 
@@ -292,3 +298,22 @@ async def test_thresholds_reach_the_brand_once(brand: Bss, context: Context, dat
         assert await told() == [50, 100] and (await ocs.get("/ocs/v1/events")).json() == []
         other = await ocs.post("/ocs/v1/events/taken", json={"ids": [made["id"]]})
         assert other.status_code == 204
+
+
+async def test_a_plans_credit_comes_once_with_the_line(brand: Bss, context: Context) -> None:
+    async with brand.client() as client:
+        made = await line(client, "trusted")
+
+    async def money() -> tuple[list[dict[str, Any]], dict[str, int]]:
+        async with brand.ocs() as ocs:
+            found = (await ocs.get(f"/ocs/v1/accounts/{made['id']}/balances")).json()
+        return [b for b in found["buckets"] if b["credit"]], found["totals"]["minor"]
+
+    [credit], total = await money()
+    assert (credit["source"], credit["granted"], credit["validUntil"]) == ("credit:trusted", 750, None)
+    assert (total["available"], total["balance"], total["credit"]) == (850, 100, 750)
+    now = begin(await anchor(context, made["id"]), "P1M", TORONTO, 1)
+    assert await at(context, now) == 1
+    lines, total = await money()
+    assert [one["id"] for one in lines] == [credit["id"]] and total["credit"] == 750
+    assert ledger_differences(brand).strip() == "0 differences"

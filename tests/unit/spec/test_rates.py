@@ -53,6 +53,8 @@ def changed(path: str, value: Any) -> str:
         ("roamingZones.0.networks", ["31"], "text of the form"),
         ("topUps.2.adds", {"balance": "0"}, "greater than 0"),
         ("lowBalance", "0", "greater than 0"),
+        ("plans.0.credit", "0", "greater than 0"),
+        ("plans.1.credit", "5.00", "nothing that it could pay"),
         ("destinationGroups", [{"id": "none", "name": {"en-CA": "x", "fr-CA": "x"}}], "neither numbers nor prefixes"),
     ],
 )  # fmt: skip
