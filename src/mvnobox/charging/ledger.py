@@ -8,11 +8,12 @@ import os
 import time
 import uuid
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import asyncpg
 
 from mvnobox.charging.settings import OcsSettings
+from mvnobox.service import database
 
 HEAD = "0010"
 Operation = Literal["create", "update", "release"]
@@ -89,20 +90,9 @@ def new_ref() -> uuid.UUID:
     return uuid.UUID(int=value & ~(0xF << 76) & ~(0x3 << 62) | 7 << 76 | 2 << 62)
 
 
-async def _keep(connection: Any) -> None:
-    """In place of asyncpg's reset: our statements leave nothing behind in a connection, so a round trip is saved."""
-
-
 async def make_pool(dsn: str, size: int) -> asyncpg.Pool:
     """The OCS's connections."""
-    return await asyncpg.create_pool(
-        dsn,
-        min_size=1,
-        max_size=size,
-        command_timeout=20,
-        reset=_keep,
-        server_settings=SERVER_SETTINGS,
-    )
+    return await database.make_pool(dsn, size=size, settings=SERVER_SETTINGS)
 
 
 class Ledger:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,13 @@ async def migrate(dsn: str, versions: Path, wait_seconds: float = 120) -> None:
         await engine.dispose()
 
 
-async def make_pool(dsn: str, *, size: int = 8, **options: Any) -> asyncpg.Pool:
-    """A pool whose connections are made as they are needed."""
-    return await asyncpg.create_pool(dsn, min_size=1, max_size=size, command_timeout=20, **options)
+async def _stateless(connection: Any) -> None:
+    """Nothing to undo on a connection's return, and so no round trip: no statement of ours leaves anything on its session.
+    An open transaction is rolled back before this."""
+
+
+async def make_pool(dsn: str, *, size: int = 8, settings: Mapping[str, str] | None = None) -> asyncpg.Pool:
+    """A pool whose connections are made as they are needed; `settings` are the server's for them."""
+    return await asyncpg.create_pool(
+        dsn, min_size=1, max_size=size, command_timeout=20, reset=_stateless, server_settings=dict(settings or {})
+    )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import psycopg
@@ -49,15 +49,14 @@ class _Line:
 
     async def prepare(self, statement: str, types: Sequence[int]) -> None:
         """Raises psycopg.Error."""
-        self._pgconn.send_prepare(_NAME, statement.encode(), types)
-        await self._sent()
+        await self._send(lambda: self._pgconn.send_prepare(_NAME, statement.encode(), types))
 
     def run(self, values: Sequence[bytes | None]) -> asyncio.Future[list[Row]]:
         """Send the statement with values in binary format. The future may be cancelled. Raises psycopg.Error."""
-        self._pgconn.send_query_prepared(
-            _NAME, values, [pq.Format.BINARY] * len(values), result_format=pq.Format.BINARY
+        formats = [pq.Format.BINARY] * len(values)
+        return self._send(
+            lambda: self._pgconn.send_query_prepared(_NAME, values, formats, result_format=pq.Format.BINARY)
         )
-        return self._sent()
 
     def waits(self, now: float) -> float:
         """Since when the oldest statement has been under way, in seconds; 0 without any."""
@@ -76,8 +75,14 @@ class _Line:
             run.error = error
             _settle(run)
 
-    def _sent(self) -> asyncio.Future[list[Row]]:
-        self._pgconn.pipeline_sync()
+    def _send(self, say: Callable[[], None]) -> asyncio.Future[list[Row]]:
+        try:
+            say()
+            self._pgconn.pipeline_sync()
+        except psycopg.Error as error:
+            # Half said, answers would no longer be those of their statements.
+            self.end(error)
+            raise
         now = self._loop.time()
         timer = self._loop.call_at(now + self._seconds, self._late)
         run = _Run(self._loop.create_future(), now, timer)

@@ -94,11 +94,24 @@ async def test_a_lost_connection_fails_what_is_under_way_and_the_next_has_anothe
 
 async def test_an_idle_connection_that_ends_is_replaced(pipeline: Pipeline, admin: asyncpg.Connection) -> None:
     *_, process = await echo(pipeline, "first")
+    line = pipeline._lines[0]
+    assert line is not None
     await admin.fetchval("SELECT pg_terminate_backend($1)", process)
     async with asyncio.timeout(10):
-        while await admin.fetchval("SELECT count(*) FROM pg_stat_activity WHERE pid = $1", process):
+        while not line.ended:
             await asyncio.sleep(0.01)
     assert (await echo(pipeline, "second"))[0] == "second"
+
+
+async def test_a_connection_that_takes_nothing_more_is_replaced(pipeline: Pipeline) -> None:
+    *_, process = await echo(pipeline, "first")
+    line = pipeline._lines[0]
+    assert line is not None
+    line._pgconn.finish()
+    with pytest.raises(psycopg.OperationalError):
+        await echo(pipeline, "lost")
+    *_, other = await echo(pipeline, "again")
+    assert other != process
 
 
 async def test_who_comes_behind_a_lock_goes_another_way(pipeline: Pipeline, admin: asyncpg.Connection) -> None:

@@ -36,14 +36,10 @@ _LOST = (
 T = TypeVar("T")
 
 
-async def _stateless(connection: Any) -> None:
-    """Nothing to undo on a connection's return: no statement here leaves anything on its session."""
-
-
 async def make_pool(dsn: str, size: int = 8) -> asyncpg.Pool:
     """A pool for the directory: every query goes by key, so a plan from an empty table must not linger."""
     settings = {"enable_seqscan": "off", "jit": "off", "application_name": "directory"}
-    return await database.make_pool(dsn, size=size, reset=_stateless, server_settings=settings)
+    return await database.make_pool(dsn, size=size, settings=settings)
 
 
 class Store:
