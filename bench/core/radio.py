@@ -31,7 +31,7 @@ from mvnobox.render.release import CLUSTER_DOMAIN
 
 HERE = Path(__file__).resolve().parent
 ENV = "dev"
-SUBSCRIBERS, AT_ONCE, SESSIONS = 10_000, 64, 10
+SUBSCRIBERS, AT_ONCE, SESSIONS = 10_000, 64, 20
 DOWN, UP = 100_000_000, 20_000_000
 _TIME = re.compile(r"^\[(?P<at>[\d-]+ [\d:.]+)\] (?P<text>.*)$")
 
