@@ -112,8 +112,11 @@ class Gate:
     async def take_deferred(self) -> None:
         """Bring what came while the database was away into it. Raises what the database raises."""
         while self._deferred:
-            await self.owe(*self._deferred[0])
-            self._deferred.pop(0)
+            first = self._deferred[0]
+            # Not by `owe`: a database that is away again must not seem to have taken it.
+            await self._take(*first)
+            if self._deferred and self._deferred[0] is first:
+                self._deferred.pop(0)
 
     async def owe(self, seid: int, reports: list[rules.Report], *, release: bool = False) -> bool:
         """Keep usage (and the session's end) in the database, and see to it that the OCS gets to know.
@@ -124,13 +127,16 @@ class Gate:
         raises is raised.
         """
         try:
-            pending = await self._store.take_usage(seid, reports, release=release)
+            return await self._take(seid, reports, release=release)
         except TROUBLE:
             if release or not reports or len(self._deferred) >= DEFERRED:
                 raise
             if (seid, reports) not in self._deferred:
                 self._deferred.append((seid, reports))
             return True
+
+    async def _take(self, seid: int, reports: list[rules.Report], *, release: bool = False) -> bool:
+        pending = await self._store.take_usage(seid, reports, release=release)
         if reports:
             REPORTS.labels(str(pending is not None).lower()).inc(len(reports))
         if pending is not None:
