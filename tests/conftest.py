@@ -12,8 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from tests.ports import free_port
+
+# A machine that stands still for a moment is no fault of what is tested.
+settings.register_profile("kit", deadline=None)
+settings.load_profile("kit")
 
 ROOT = Path(__file__).resolve().parents[1]
 TENANTS = ("alpha", "beta")
