@@ -7,6 +7,7 @@ import logging
 import math
 import uuid
 from collections import deque
+from collections.abc import Coroutine
 from typing import Any
 
 from mvnobox.charging.ledger import ACQUIRE_SECONDS, SERVER_SETTINGS, STATEMENT_SECONDS, Call, Engine, Reply
@@ -145,9 +146,10 @@ class Batches:
 
     def _send(self) -> None:
         # What comes in the same turn of the event loop is in the batch, too.
-        self._keep(asyncio.get_running_loop().create_task(self._work()))
+        self._run(self._work())
 
-    def _keep(self, task: asyncio.Task[None]) -> None:
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -180,7 +182,7 @@ class Batches:
             asyncio.get_running_loop().call_soon(self._leave, size - sender)
             if replies is None:
                 # Also of a batch whose sender was cancelled.
-                self._keep(asyncio.get_running_loop().create_task(self._one_by_one(batch)))
+                self._run(self._one_by_one(batch))
             else:
                 for (_, answer), reply in zip(batch, replies, strict=True):
                     if not answer.done():

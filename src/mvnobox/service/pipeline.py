@@ -8,7 +8,6 @@ under way, and the next one opens another.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,6 @@ import psycopg
 from psycopg import pq
 from psycopg.conninfo import conninfo_to_dict
 
-log = logging.getLogger(__name__)
 _NAME = b"statement"
 Row = tuple[bytes | None, ...]
 
