@@ -23,6 +23,8 @@ from mvnobox.service.settings import address, load_settings, secret
 from mvnobox.service.web import health_routes, run_until_signal, serve_http
 
 log = logging.getLogger(__name__)
+# User planes give a report up after some ten seconds; what the database does not take by then is kept by us.
+STATEMENT_SECONDS = 5.0
 
 
 async def migrate(config: str) -> None:
@@ -63,7 +65,7 @@ def notify_route(ctf: Ctf, addresses: Addresses) -> Route:
 async def serve(config: str) -> None:
     """Serve until SIGTERM."""
     settings = load_settings(CtfSettings, config)
-    pool = await database.make_pool(secret("DATABASE_URL"), size=8)
+    pool = await database.make_pool(secret("DATABASE_URL"), size=8, seconds=STATEMENT_SECONDS)
     addresses = Addresses(secret("OCS_TOKEN"))
     nchf = Nchf(settings, secret("OCS_TOKEN"), addresses)
     store = Store(pool)

@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 # connection that is used again as its end arrives; TimeoutError is an OSError.
 TROUBLE = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
 STATEMENT_END = "\n-- end of statement\n"
+# A server that is just ending may take a connection and never say a word; the driver's own patience is a minute.
+CONNECT_SECONDS = 3.0
 
 
 def statements(file: Path) -> list[str]:
@@ -64,8 +66,14 @@ async def _stateless(connection: Any) -> None:
     An open transaction is rolled back before this."""
 
 
-async def make_pool(dsn: str, *, size: int = 8, settings: Mapping[str, str] | None = None) -> asyncpg.Pool:
-    """A pool whose connections are made as they are needed; `settings` are the server's for them."""
+async def make_pool(
+    dsn: str, *, size: int = 8, settings: Mapping[str, str] | None = None, seconds: float = 20.0
+) -> asyncpg.Pool:
+    """A pool whose connections are made as they are needed; `settings` are the server's for them.
+
+    A statement may take `seconds`, a connection CONNECT_SECONDS to be made; TimeoutError is raised then.
+    """
     return await asyncpg.create_pool(
-        dsn, min_size=1, max_size=size, command_timeout=20, reset=_stateless, server_settings=dict(settings or {})
-    )
+        dsn, min_size=1, max_size=size, timeout=CONNECT_SECONDS, command_timeout=seconds, reset=_stateless,
+        server_settings=dict(settings or {}),
+    )  # fmt: skip
