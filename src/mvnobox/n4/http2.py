@@ -1,22 +1,23 @@
 """An HTTP/2 client for one server (RFC 9113): one connection, many requests under way on it, none repeated by itself.
 
-Over TCP with prior knowledge, or over TLS for `https`. The protocol is the h2 library's; what a general client adds to it
-costs more than the request.
+Over TCP with prior knowledge, or over TLS for `https`. The protocol is nghttp2's; what a general client adds to it costs
+more than the request.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import ssl
-from collections import deque
+from typing import Any, cast
 from urllib.parse import urlsplit
 
-import h2.config
-import h2.connection
-import h2.events
-import h2.exceptions
+from mvnobox.service import nghttp2
+from mvnobox.service.nghttp2 import Library, callback, ffi, pairs
 
 CONNECT_SECONDS = 3.0
+# Octets of a response's body; who sends more is not the server that was asked for.
+LARGEST = 1 << 20
 
 
 class NoResponse(Exception):
@@ -34,79 +35,126 @@ class Response:
         self.body = b""
 
 
-_Exchange = tuple[Response, "asyncio.Future[Response]"]
+class _Exchange:
+    """A request that is under way, and the response so far."""
+
+    __slots__ = ("answer", "out", "response", "sent")
+
+    def __init__(self, out: bytes, answer: asyncio.Future[Response]) -> None:
+        self.out, self.sent = out, 0
+        self.response, self.answer = Response(), answer
+
+    def fail(self, why: str) -> None:
+        if not self.answer.done():
+            self.answer.set_exception(NoResponse(why))
+
+
+def _connection(user_data: Any) -> _Connection:
+    return cast(_Connection, ffi.from_handle(user_data))
+
+
+def _on_header(
+    session: Any, frame: Any, name: Any, name_length: int, value: Any, length: int, flags: int, user_data: Any
+) -> int:
+    exchange = _connection(user_data).under_way.get(frame.hd.stream_id)
+    if exchange is not None:
+        key, text = ffi.unpack(name, name_length), ffi.unpack(value, length).decode("latin-1")
+        if key == b":status":
+            # Also after an interim response, whose fields are not the response's (RFC 9110 section 15.2).
+            exchange.response.status, exchange.response.headers = int(text), {}
+        else:
+            exchange.response.headers[key.decode("latin-1")] = text
+    return 0
+
+
+def _on_chunk(session: Any, flags: int, stream_id: int, data: Any, length: int, user_data: Any) -> int:
+    _connection(user_data).chunk(stream_id, data, length)
+    return 0
+
+
+def _on_frame(session: Any, frame: Any, user_data: Any) -> int:
+    header = frame.hd
+    if header.type == nghttp2.GOAWAY:
+        _connection(user_data).usable = False
+    elif header.flags & nghttp2.END_STREAM and header.type <= nghttp2.HEADERS:
+        _connection(user_data).whole(header.stream_id)
+    return 0
+
+
+def _on_close(session: Any, stream_id: int, error: int, user_data: Any) -> int:
+    # Streams that a GOAWAY leaves out are closed by nghttp2, too.
+    exchange = _connection(user_data).under_way.pop(stream_id, None)
+    if exchange is not None:
+        exchange.fail(f"HTTP/2: the stream was closed with error code {error}")
+    return 0
+
+
+def _on_read(session: Any, stream_id: int, buffer: Any, room: int, flags: Any, source: Any, user_data: Any) -> int:
+    exchange = _connection(user_data).under_way[stream_id]
+    piece = exchange.out[exchange.sent : exchange.sent + room]
+    ffi.memmove(buffer, piece, len(piece))
+    exchange.sent += len(piece)
+    if exchange.sent == len(exchange.out):
+        flags[0] = nghttp2.DATA_EOF
+    return len(piece)
+
+
+_CALLBACKS = {
+    "on_header": callback("header_callback", _on_header),
+    "on_data_chunk_recv": callback("chunk_callback", _on_chunk),
+    "on_frame_recv": callback("frame_callback", _on_frame),
+    "on_stream_close": callback("close_callback", _on_close),
+}
+_READ = callback("read_callback", _on_read)
+_PROVIDER = ffi.new("nghttp2_data_provider *", {"read_callback": _READ})
+
+
+@functools.cache
+def _library() -> Library:
+    return Library(_CALLBACKS)
 
 
 class _Connection(asyncio.Protocol):
-    """A connection while it lasts."""
+    """A connection while it lasts. Requests beyond what the server allows at once wait in nghttp2."""
 
     def __init__(self) -> None:
-        config = h2.config.H2Configuration(
-            client_side=True,
-            header_encoding="utf-8",
-            validate_outbound_headers=False,
-            normalize_outbound_headers=False,
-        )
-        self._h2 = h2.connection.H2Connection(config)
-        self._transport: asyncio.Transport | None = None
+        self._library = _library()
+        self._lib = self._library.lib
         self._loop = asyncio.get_running_loop()
-        self._under_way: dict[int, _Exchange] = {}
-        # Those that wait for a stream or for room in the flow control window.
-        self._turns: deque[asyncio.Future[None]] = deque()
+        self._transport: asyncio.Transport | None = None
+        self._handle = ffi.new_handle(self)
+        made = ffi.new("nghttp2_session **")
+        if self._lib.nghttp2_session_client_new(made, self._library.callbacks, self._handle) != 0:
+            raise MemoryError
+        self._session: Any = made[0]
         self._flushing = False
+        self.under_way: dict[int, _Exchange] = {}
         self.usable = False
         # When the server was heard of last, by the loop's clock.
         self.heard = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport, self.usable = transport, True  # type: ignore[assignment]
-        self._h2.initiate_connection()
+        self._transport, self.usable = cast(asyncio.Transport, transport), True
+        self._library.settings(self._session, {nghttp2.ENABLE_PUSH: 0})
         self._flush()
 
     def data_received(self, data: bytes) -> None:
         self.heard = self._loop.time()
-        try:
-            events = self._h2.receive_data(data)
-        except h2.exceptions.ProtocolError as error:
-            self._flush()
-            self.drop(f"HTTP/2: {error}")
+        lib, session = self._lib, self._session
+        if session is None:
             return
-        for event in events:
-            self._take(event)
-        self._flush_soon()
-
-    def _take(self, event: h2.events.Event) -> None:
-        match event:
-            case h2.events.ResponseReceived():
-                exchange = self._under_way.get(event.stream_id or 0)
-                if exchange is not None:
-                    headers = {str(name): str(value) for name, value in event.headers or ()}
-                    exchange[0].status, exchange[0].headers = int(headers.pop(":status", "0")), headers
-            case h2.events.DataReceived():
-                self._h2.acknowledge_received_data(event.flow_controlled_length or 0, event.stream_id or 0)
-                exchange = self._under_way.get(event.stream_id or 0)
-                if exchange is not None:
-                    exchange[0].body += event.data or b""
-            case h2.events.StreamEnded():
-                exchange = self._under_way.get(event.stream_id or 0)
-                if exchange is not None and not exchange[1].done():
-                    exchange[1].set_result(exchange[0])
-            case h2.events.StreamReset():
-                exchange = self._under_way.get(event.stream_id or 0)
-                if exchange is not None and not exchange[1].done():
-                    exchange[1].set_exception(NoResponse(f"HTTP/2: reset with error code {event.error_code}"))
-            case h2.events.ConnectionTerminated():
-                # What the server has taken up to here it still answers; new requests go elsewhere.
-                self.usable = False
-                last = event.last_stream_id or 0
-                for stream, (_, answer) in self._under_way.items():
-                    if stream > last and not answer.done():
-                        answer.set_exception(NoResponse("HTTP/2: the server is leaving"))
-            case h2.events.WindowUpdated() | h2.events.RemoteSettingsChanged():
-                self._next_turns()
+        taken = lib.nghttp2_session_mem_recv(session, ffi.from_buffer(data), len(data))
+        if taken < 0:
+            self._flush()
+            self.drop(f"HTTP/2: {self._library.error(taken)}")
+        elif lib.nghttp2_session_want_write(session) or not lib.nghttp2_session_want_read(session):
+            self._flush_soon()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._fail(str(exc) if exc else "the connection was closed")
+        if self._session is not None:
+            self._lib.nghttp2_session_del(self._session)
+            self._session = None
 
     def drop(self, why: str) -> None:
         """Give the connection up, and what is under way on it."""
@@ -116,16 +164,55 @@ class _Connection(asyncio.Protocol):
 
     def _fail(self, why: str) -> None:
         self.usable = False
-        for _, answer in self._under_way.values():
-            if not answer.done():
-                answer.set_exception(NoResponse(why))
-        self._next_turns()
+        for exchange in self.under_way.values():
+            exchange.fail(why)
 
-    def _next_turns(self) -> None:
-        while self._turns:
-            turn = self._turns.popleft()
-            if not turn.done():
-                turn.set_result(None)
+    # -- nghttp2's callbacks
+
+    def chunk(self, stream_id: int, data: Any, length: int) -> None:
+        """A piece of a body."""
+        exchange = self.under_way.get(stream_id)
+        if exchange is None:
+            return
+        response = exchange.response
+        if len(response.body) + length > LARGEST:
+            exchange.fail(f"a response of more than {LARGEST} octets")
+            self._reset(stream_id)
+        else:
+            response.body += ffi.unpack(data, length)
+
+    def whole(self, stream_id: int) -> None:
+        """A response has come whole."""
+        exchange = self.under_way.get(stream_id)
+        if exchange is not None and not exchange.answer.done():
+            exchange.answer.set_result(exchange.response)
+
+    # -- requests
+
+    async def request(self, fields: list[tuple[bytes, bytes]], body: bytes) -> Response:
+        """Raises NoResponse."""
+        if not self.usable:
+            raise NoResponse("the connection was closed")
+        array, length, _kept = pairs(fields)
+        stream_id = self._lib.nghttp2_submit_request(
+            self._session, ffi.NULL, array, length, _PROVIDER if body else ffi.NULL, ffi.NULL
+        )
+        if stream_id < 0:
+            # No stream numbers are left, for example.
+            self.usable = False
+            raise NoResponse(f"HTTP/2: {self._library.error(stream_id)}")
+        exchange = self.under_way[stream_id] = _Exchange(body, self._loop.create_future())
+        self._flush_soon()
+        try:
+            return await exchange.answer
+        except asyncio.CancelledError:
+            self._reset(stream_id)
+            raise
+
+    def _reset(self, stream_id: int) -> None:
+        if self._session is not None and stream_id in self.under_way:
+            self._lib.nghttp2_submit_rst_stream(self._session, 0, stream_id, nghttp2.CANCEL)
+            self._flush_soon()
 
     def _flush_soon(self) -> None:
         """What several requests have to say goes out at once."""
@@ -135,44 +222,15 @@ class _Connection(asyncio.Protocol):
 
     def _flush(self) -> None:
         self._flushing = False
-        data = self._h2.data_to_send()
-        if data and self._transport is not None and not self._transport.is_closing():
-            self._transport.write(data)
-
-    async def request(self, headers: list[tuple[str, str]], body: bytes) -> Response:
-        """Raises NoResponse."""
-        connection = self._h2
-        while self.usable and (
-            connection.open_outbound_streams >= connection.remote_settings.max_concurrent_streams
-            or connection.outbound_flow_control_window < len(body)
-        ):
-            turn: asyncio.Future[None] = self._loop.create_future()
-            self._turns.append(turn)
-            await turn
-        if not self.usable:
-            raise NoResponse("the connection was closed")
-        exchange: _Exchange = (Response(), self._loop.create_future())
-        stream = 0
-        try:
-            stream = connection.get_next_available_stream_id()
-            self._under_way[stream] = exchange
-            connection.send_headers(stream, headers)
-            connection.send_data(stream, body, end_stream=True)
-            self._flush_soon()
-            return await exchange[1]
-        except h2.exceptions.ProtocolError as error:
-            # No stream numbers are left, or the server allows none so large.
+        transport = self._transport
+        if self._session is None or transport is None or transport.is_closing():
+            return
+        data, at_end = self._library.outgoing(self._session)
+        if data:
+            transport.write(data)
+        if at_end:
             self.usable = False
-            raise NoResponse(f"HTTP/2: {error}") from None
-        except asyncio.CancelledError:
-            if self.usable and not exchange[1].done():
-                connection.reset_stream(stream)
-                self._flush_soon()
-            raise
-        finally:
-            self._under_way.pop(stream, None)
-            if self._turns:
-                self._next_turns()
+            transport.close()
 
 
 class Http2:
@@ -189,15 +247,20 @@ class Http2:
         if self._tls is not None:
             self._tls.set_alpn_protocols(["h2"])
         self._prefix = where.path.rstrip("/")
-        self._first = [(":method", "POST"), (":scheme", where.scheme), (":authority", where.netloc)]
-        self._rest = [(name.lower(), value) for name, value in headers.items()]
+        self._first = [
+            (b":method", b"POST"), (b":scheme", where.scheme.encode()), (b":authority", where.netloc.encode()),
+        ]  # fmt: skip
+        self._rest = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
         self._seconds = seconds
         self._connection: _Connection | None = None
         self._connecting = asyncio.Lock()
 
     async def post(self, path: str, body: bytes) -> Response:
         """Raises NoResponse."""
-        headers = [*self._first, (":path", self._prefix + path), *self._rest, ("content-length", str(len(body)))]
+        fields = [
+            *self._first, (b":path", (self._prefix + path).encode()), *self._rest,
+            (b"content-length", str(len(body)).encode()),
+        ]  # fmt: skip
         connection = self._connection
         if connection is None or not connection.usable:
             connection = await self._connect()
@@ -205,7 +268,7 @@ class Http2:
         begun = loop.time()
         try:
             async with asyncio.timeout(self._seconds):
-                return await connection.request(headers, body)
+                return await connection.request(fields, body)
         except TimeoutError:
             if connection.heard < begun:
                 # Not one word for so long: whoever was there is gone.

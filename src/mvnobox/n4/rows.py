@@ -21,9 +21,12 @@ _INSERTED = {
     "behind_gate": "boolean", "throttle_uplink": "bigint", "throttle_downlink": "bigint", "qers": "jsonb",
     "towards": "jsonb", "control": "jsonb",
 }  # fmt: skip
+# Others see it at once, and it outlives us; the disk has it with the next commit that waits for the disk, which is that of
+# the outcome. Only a session that the SMF never hears of can go with a PostgreSQL that crashes in between.
 INSERT = """INSERT INTO session ({}, addresses, renew_at) OVERRIDING SYSTEM VALUE
              SELECT {}, string_to_array(addresses, ' '), now() + make_interval(secs => renew_seconds)
-             FROM unnest({}, ${}::text[], ${}::float8[]) AS row ({}, addresses, renew_seconds)""".format(
+             FROM unnest({}, ${}::text[], ${}::float8[]) AS row ({}, addresses, renew_seconds),
+                  set_config('synchronous_commit', 'off', true)""".format(
     ", ".join(_INSERTED),
     ", ".join(_INSERTED),
     ", ".join(f"${place}::{kind}[]" for place, kind in enumerate(_INSERTED.values(), 1)),

@@ -98,7 +98,7 @@ class Store:
         return self._free.pop()
 
     async def add(self, session: Session) -> None:
-        """A session that is being established, closed: on disk before the UPF hears of it."""
+        """A session that is being established, closed: kept before the UPF hears of it."""
         await self._adding(session)
 
     async def _add_all(self, sessions: Sequence[Session]) -> Sequence[None]:

@@ -6,14 +6,14 @@ Requests are handed over whole; responses that are ready in one turn of the even
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
-from collections.abc import Iterable
 from typing import Any, cast
 
 from mvnobox.service import nghttp2
 from mvnobox.service.connection import Connection
 from mvnobox.service.exchange import Application, Limits, Request, Response, answered
-from mvnobox.service.nghttp2 import ffi
+from mvnobox.service.nghttp2 import Library, callback, ffi, pairs
 
 log = logging.getLogger(__name__)
 _WRITE_HIGH = 1 << 20
@@ -83,44 +83,21 @@ def _on_read(session: Any, stream_id: int, buffer: Any, room: int, flags: Any, s
     return len(piece)
 
 
-def _callback(kind: str, function: Any) -> Any:
-    return ffi.callback(kind, function, error=nghttp2.CALLBACK_FAILURE)
-
-
 _CALLBACKS = {
-    "on_begin_headers": _callback("frame_callback", _on_begin_headers),
-    "on_header": _callback("header_callback", _on_header),
-    "on_data_chunk_recv": _callback("chunk_callback", _on_chunk),
-    "on_frame_recv": _callback("frame_callback", _on_frame),
-    "on_stream_close": _callback("close_callback", _on_close),
+    "on_begin_headers": callback("frame_callback", _on_begin_headers),
+    "on_header": callback("header_callback", _on_header),
+    "on_data_chunk_recv": callback("chunk_callback", _on_chunk),
+    "on_frame_recv": callback("frame_callback", _on_frame),
+    "on_stream_close": callback("close_callback", _on_close),
 }
-# Kept: C holds its address only.
-_READ = _callback("read_callback", _on_read)
+_READ = callback("read_callback", _on_read)
 _PROVIDER = ffi.new("nghttp2_data_provider *", {"read_callback": _READ})
 
 
-class _Library:
-    """nghttp2, loaded at the first connection, and its callbacks."""
-
-    def __init__(self) -> None:
-        self.lib = nghttp2.load()
-        made = ffi.new("nghttp2_session_callbacks **")
-        if self.lib.nghttp2_session_callbacks_new(made) != 0:
-            raise MemoryError
-        self.callbacks = made[0]
-        for name, callback in _CALLBACKS.items():
-            getattr(self.lib, f"nghttp2_session_callbacks_set_{name}_callback")(self.callbacks, callback)
-
-
-_library: _Library | None = None
-
-
-def library() -> _Library:
-    """nghttp2, once. Raises OSError where the system has none."""
-    global _library
-    if _library is None:
-        _library = _Library()
-    return _library
+@functools.cache
+def library() -> Library:
+    """nghttp2, loaded at the first connection. Raises OSError where the system has none."""
+    return Library(_CALLBACKS)
 
 
 class Http2Connection(Connection):
@@ -128,14 +105,14 @@ class Http2Connection(Connection):
 
     def __init__(self, app: Application, limits: Limits) -> None:
         super().__init__(app, limits)
-        self._lib = library().lib
+        self._library = library()
+        self._lib = self._library.lib
         self.streams: dict[int, _Stream] = {}
         self._handle = ffi.new_handle(self)
         made = ffi.new("nghttp2_session **")
-        if self._lib.nghttp2_session_server_new(made, library().callbacks, self._handle) != 0:
+        if self._lib.nghttp2_session_server_new(made, self._library.callbacks, self._handle) != 0:
             raise MemoryError
         self._session: Any = made[0]
-        self._out = ffi.new("const char **")
         self._flushing = False
 
     # -- asyncio.Protocol
@@ -144,11 +121,11 @@ class Http2Connection(Connection):
         super().connection_made(transport)
         assert self._transport is not None
         self._transport.set_write_buffer_limits(high=_WRITE_HIGH)
-        entries = ffi.new("nghttp2_settings_entry[]", [
-            (nghttp2.MAX_CONCURRENT_STREAMS, self._limits.streams),
-            (nghttp2.MAX_HEADER_LIST_SIZE, self._limits.fields),
-        ])  # fmt: skip
-        self._lib.nghttp2_submit_settings(self._session, 0, entries, len(entries))
+        limits = self._limits
+        self._library.settings(
+            self._session,
+            {nghttp2.MAX_CONCURRENT_STREAMS: limits.streams, nghttp2.MAX_HEADER_LIST_SIZE: limits.fields},
+        )
         self._flush_soon()
 
     def data_received(self, data: bytes) -> None:
@@ -157,7 +134,7 @@ class Http2Connection(Connection):
         taken = self._lib.nghttp2_session_mem_recv(self._session, ffi.from_buffer(data), len(data))
         if taken < 0:
             # nghttp2 has said GOAWAY where it could; what is under way is lost with the connection.
-            log.info("HTTP/2: %s", ffi.string(self._lib.nghttp2_strerror(taken)).decode())
+            log.info("HTTP/2: %s", self._library.error(taken))
             self._flush()
             self.drop()
             return
@@ -277,26 +254,11 @@ class Http2Connection(Connection):
             return
         if self._leaving and not self.streams:
             self._lib.nghttp2_session_terminate_session(self._session, nghttp2.NO_ERROR)
-        pieces = []
-        while (length := self._lib.nghttp2_session_mem_send(self._session, self._out)) > 0:
-            pieces.append(ffi.unpack(self._out[0], length))
-        if pieces:
-            transport.write(b"".join(pieces))
-        wants = self._lib.nghttp2_session_want_read(self._session) or self._lib.nghttp2_session_want_write(
-            self._session
-        )
-        if length < 0 or not wants:
+        data, at_end = self._library.outgoing(self._session)
+        if data:
+            transport.write(data)
+        if at_end:
             transport.close()
-
-
-def _pairs(fields: Iterable[tuple[bytes, bytes]]) -> tuple[Any, int, list[Any]]:
-    kept, rows = [], []
-    for name, value in fields:
-        name_at, value_at = ffi.from_buffer("char[]", name), ffi.from_buffer("char[]", value)
-        kept += [name_at, value_at]
-        rows.append((name_at, value_at, len(name), len(value), 0))
-    made = ffi.new("nghttp2_nv[]", rows)
-    return made, len(rows), [kept, rows]
 
 
 # Most responses have the fields of one before.
@@ -310,7 +272,7 @@ def _fields(response: Response) -> tuple[Any, int, list[Any]]:
     if key in _known:
         return _known[key]
     status = (b":status", str(response.status).encode())
-    made = _pairs([status, *((name.encode(), value.encode("latin-1")) for name, value in response.fields)])
+    made = pairs([status, *((name.encode(), value.encode("latin-1")) for name, value in response.fields)])
     if key is not None and len(_known) < _MOST_KNOWN:
         _known[key] = made
     return made
