@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import threading
+import time
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -66,11 +68,21 @@ def test_pods_are_what_the_charts_promise(installed: Any, kubectl: Any) -> None:
                 assert set(context["capabilities"].get("add", [])) <= {"NET_ADMIN", "NET_RAW"}
 
 
+# Without grace, as a node that is lost: nobody serves on meanwhile.
+AT_ONCE = ("--grace-period=0", "--force")
+
+
 @pytest.mark.parametrize(
-    ("namespace", "name"), [("silverline-dev", "ctf"), ("platform-dev", "ocs"), ("platform-dev", "postgresql")]
+    ("namespace", "name", "how"),
+    [
+        ("silverline-dev", "ctf", ()),
+        ("silverline-dev", "ctf", AT_ONCE),
+        ("platform-dev", "ocs", AT_ONCE),
+        ("platform-dev", "postgresql", ()),
+    ],
 )
 def test_octets_stay_right_when_a_pod_is_deleted_in_the_middle_of_a_download(
-    installed: Any, kubectl: Any, namespace: str, name: str
+    installed: Any, kubectl: Any, namespace: str, name: str, how: tuple[str, ...]
 ) -> None:
     from mvnobox.deploy.brands import find_brand
     from mvnobox.deploy.installation import Installation
@@ -106,7 +118,9 @@ def test_octets_stay_right_when_a_pod_is_deleted_in_the_middle_of_a_download(
             thread = threading.Thread(target=fetch)
             thread.start()
             _until(20, "the download's start", lambda: run.phone.status()["receivedOctets"] > 5_000_000)
-            done = kubectl.run("-n", namespace, "delete", "pod", "-l", f"app.kubernetes.io/name={name}", "--wait=false")
+            done = kubectl.run(
+                "-n", namespace, "delete", "pod", "-l", f"app.kubernetes.io/name={name}", "--wait=false", *how
+            )
             assert done.returncode == 0, done.stderr
             thread.join()
             assert answers[0]["ok"], answers
@@ -125,6 +139,39 @@ def test_octets_stay_right_when_a_pod_is_deleted_in_the_middle_of_a_download(
         finally:
             run.clean_up()
     _until(60, "recovery", lambda: json.loads(installed("status", "--json").stdout)["healthy"])
+
+
+@pytest.mark.parametrize(("namespace", "name"), [("silverline-dev", "bss"), ("platform-dev", "ocs")])
+def test_a_deleted_pod_serves_on_until_its_successor_does(
+    installed: Any, kubectl: Any, namespace: str, name: str
+) -> None:
+    of_it = ("-n", namespace, "get", "pods", "-l", f"app.kubernetes.io/name={name}")
+    address = kubectl.json("-n", namespace, "get", "service", name)["spec"]["clusterIP"]
+    before = {pod["metadata"]["name"] for pod in kubectl.json(*of_it)["items"]}
+    failed: list[str] = []
+    over = threading.Event()
+
+    def ask() -> None:
+        while not over.wait(0.02):
+            try:
+                with urllib.request.urlopen(f"http://{address}:8080/readyz", timeout=3):
+                    pass
+            except OSError as error:
+                failed.append(str(error))
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        done = kubectl.run("-n", namespace, "delete", "pod", *before, "--wait=false")
+        assert done.returncode == 0, done.stderr
+        deadline = time.monotonic() + 60
+        while before & {pod["metadata"]["name"] for pod in kubectl.json(*of_it)["items"]}:
+            assert time.monotonic() < deadline, "the pod does not go"
+            time.sleep(0.2)
+    finally:
+        over.set()
+        asking.join()
+    assert not failed, f"{len(failed)} requests failed: {failed[0]}"
 
 
 def test_the_ledger_has_no_differences(installed: Any, kubectl: Any) -> None:

@@ -118,7 +118,8 @@ spec:
     spec:
       automountServiceAccountToken: false
       enableServiceLinks: false
-      terminationGracePeriodSeconds: 10
+      # A deleted pod serves on until its successor, on a slow node too, is there.
+      terminationGracePeriodSeconds: 30
       securityContext: {{- include "common.podSecurity" . | nindent 8 }}
       {{- if .migrate }}
       initContainers:
@@ -136,6 +137,7 @@ spec:
           image: {{ include "common.image" $values.image }}
           imagePullPolicy: {{ $values.image.pullPolicy }}
           args: ["-m", {{ .module }}, serve, --config, /etc/mvno/{{ .name }}.yaml]
+          env: [{name: LINGER_SECONDS, value: "20"}]
           envFrom: [{secretRef: {name: {{ $values.existingSecret }}}}]
           ports:
             {{- range .ports }}

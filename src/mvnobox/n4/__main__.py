@@ -73,7 +73,7 @@ async def serve(config: str) -> None:
     shaper = [ShaperClient(settings.shaper, store, ctf.gate.switch.throttled).run()] if settings.shaper else []
     app = Starlette(routes=[*health_routes(ctf.ready), notify_route(ctf, addresses)])
     try:
-        await run_until_signal(ctf.run(), serve_http(app, *address(settings.http)), *shaper)
+        await run_until_signal(ctf.run(), serve_http(app, *address(settings.http)), *shaper, leaving=ctf.leaving)
     finally:
         await nchf.close()
         pool.terminate()

@@ -51,6 +51,8 @@ class Ctf:
         self._endpoint: Endpoint | None = None
         self._own = ""
         self._telling: set[asyncio.Task[None]] = set()
+        # Set while another instance takes over: it looks after what nobody asks for.
+        self.leaving = asyncio.Event()
         # Set when there are sessions to end.
         self._to_end = asyncio.Event()
         # Where an SMF's own packets come from: what goes back there keeps our Service's address as its source.
@@ -115,7 +117,7 @@ class Ctf:
                 await self.gate.take_deferred()
 
     async def _housekeeping(self) -> None:
-        while True:
+        while not self.leaving.is_set():
             try:
                 # First: a quota's time may have ended while we were away.
                 await self.gate.renewals.look()

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import os
 import signal
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
@@ -51,18 +52,38 @@ async def serve_http(app: Any, host: str, port: int) -> None:
             await asyncio.wait_for(task, 3)
 
 
-async def run_until_signal(*parts: Coroutine[Any, Any, Any]) -> None:
-    """Run the parts of a service; SIGTERM and SIGINT end all of them, and so does the failure of one."""
+async def run_until_signal(*parts: Coroutine[Any, Any, Any], leaving: asyncio.Event | None = None) -> None:
+    """Run the parts of a service; SIGTERM and SIGINT end all of them, and so does the failure of one.
+
+    A pod that is deleted serves on for LINGER_SECONDS (environment; none without it) after SIGTERM, while its successor
+    starts: Kubernetes sends it what there is as long as no other one is ready. `leaving` is set meanwhile. SIGINT and a
+    second signal end it at once.
+    """
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    linger = float(os.environ.get("LINGER_SECONDS") or 0)
+    lingering: asyncio.TimerHandle | None = None
+
+    def leave() -> None:
+        nonlocal lingering
+        if lingering is not None or not linger:
+            stop.set()
+            return
+        log.info("serving on for %s s", linger)
+        lingering = loop.call_later(linger, stop.set)
+        if leaving is not None:
+            leaving.set()
+
+    loop.add_signal_handler(signal.SIGTERM, leave)
+    loop.add_signal_handler(signal.SIGINT, stop.set)
     tasks = [asyncio.ensure_future(part) for part in parts]
     stopping = asyncio.ensure_future(stop.wait())
     # What stands now stays: left out of later collections, which would hold answers up.
     gc.collect()
     gc.freeze()
     await asyncio.wait([*tasks, stopping], return_when=asyncio.FIRST_COMPLETED)
+    if lingering is not None:
+        lingering.cancel()
     failed = next((t.exception() for t in tasks if t.done() and not t.cancelled() and t.exception()), None)
     for task in (*tasks, stopping):
         task.cancel()
