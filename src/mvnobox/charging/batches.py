@@ -85,12 +85,7 @@ class Batches:
 
     def __init__(self, pipeline: Pipeline, ledger: Engine, settings: OcsSettings) -> None:
         self._pipeline, self._ledger = pipeline, ledger
-        self._terms = [
-            int4(settings.validity_seconds),
-            int4(settings.grace_seconds),
-            int4(settings.quota_threshold_percent),
-            int4(settings.session_seconds),
-        ]
+        self._terms = [int4(term) for term in settings.terms]
         self._waiting: deque[_Waiting] = deque()
         self._at_work = 0
         self._tasks: set[asyncio.Task[None]] = set()

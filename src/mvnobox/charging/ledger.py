@@ -100,12 +100,7 @@ class Ledger:
 
     def __init__(self, pool: asyncpg.Pool, settings: OcsSettings) -> None:
         self._pool = pool
-        self._terms = (
-            settings.validity_seconds,
-            settings.grace_seconds,
-            settings.quota_threshold_percent,
-            settings.session_seconds,
-        )
+        self._terms = settings.terms
         self._kept = settings.replies_kept_seconds
 
     async def ready(self) -> str | None:

@@ -51,3 +51,8 @@ class OcsSettings(Settings):
     database_connections: int = Field(default=8, ge=2, le=50)
     diameter: DiameterSettings | None = Field(default=None, description="Gy and Ro; absent: not served")
     requests_at_once: int = Field(default=256, ge=1, le=10_000, description="more are answered 503 NF_CONGESTION")
+
+    @property
+    def terms(self) -> tuple[int, int, int, int]:
+        """A session's terms as `charge` and `charge_batch` take them (see the migrations)."""
+        return self.validity_seconds, self.grace_seconds, self.quota_threshold_percent, self.session_seconds

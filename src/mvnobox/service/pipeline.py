@@ -160,9 +160,7 @@ class Pipeline:
         """The statement's rows in binary format. Raises psycopg.Error and TimeoutError; whether it took place is then
         unknown."""
         place = self._place()
-        line = self._lines[place]
-        if line is None or line.ended:
-            line = await self._open(place)
+        line = self._living(place) or await self._open(place)
         return await line.run(values)
 
     def close(self) -> None:
@@ -171,15 +169,18 @@ class Pipeline:
             if line is not None:
                 line.end(psycopg.OperationalError("closed"))
 
+    def _living(self, place: int) -> _Line | None:
+        line = self._lines[place]
+        return None if line is None or line.ended else line
+
     def _place(self) -> int:
         now = asyncio.get_running_loop().time()
-        waits = [0.0 if line is None or line.ended else line.waits(now) for line in self._lines]
+        waits = [line.waits(now) if (line := self._living(place)) else 0.0 for place in range(len(self._lines))]
         return 0 if waits[0] <= self._patience else waits.index(min(waits))
 
     async def _open(self, place: int) -> _Line:
         async with self._opening:
-            line = self._lines[place]
-            if line is not None and not line.ended:
+            if line := self._living(place):
                 return line
             async with asyncio.timeout(self._connect_seconds):
                 given = conninfo_to_dict(self._dsn).get("options")
