@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import threading
-import time
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -145,6 +144,8 @@ def test_octets_stay_right_when_a_pod_is_deleted_in_the_middle_of_a_download(
 def test_a_deleted_pod_serves_on_until_its_successor_does(
     installed: Any, kubectl: Any, namespace: str, name: str
 ) -> None:
+    from mvnobox.deploy.journey.run import _until
+
     of_it = ("-n", namespace, "get", "pods", "-l", f"app.kubernetes.io/name={name}")
     address = kubectl.json("-n", namespace, "get", "service", name)["spec"]["clusterIP"]
     before = {pod["metadata"]["name"] for pod in kubectl.json(*of_it)["items"]}
@@ -164,10 +165,9 @@ def test_a_deleted_pod_serves_on_until_its_successor_does(
     try:
         done = kubectl.run("-n", namespace, "delete", "pod", *before, "--wait=false")
         assert done.returncode == 0, done.stderr
-        deadline = time.monotonic() + 60
-        while before & {pod["metadata"]["name"] for pod in kubectl.json(*of_it)["items"]}:
-            assert time.monotonic() < deadline, "the pod does not go"
-            time.sleep(0.2)
+        _until(
+            60, "the pod's end", lambda: not before & {pod["metadata"]["name"] for pod in kubectl.json(*of_it)["items"]}
+        )
     finally:
         over.set()
         asking.join()

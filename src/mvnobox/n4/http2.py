@@ -7,13 +7,12 @@ more than the request.
 from __future__ import annotations
 
 import asyncio
-import functools
 import ssl
-from typing import Any, cast
+from typing import cast
 from urllib.parse import urlsplit
 
 from mvnobox.service import nghttp2
-from mvnobox.service.nghttp2 import Library, callback, ffi, pairs
+from mvnobox.service.nghttp2 import End, Sent, Session, pairs
 
 CONNECT_SECONDS = 3.0
 # Octets of a response's body; who sends more is not the server that was asked for.
@@ -35,13 +34,13 @@ class Response:
         self.body = b""
 
 
-class _Exchange:
+class _Exchange(Sent):
     """A request that is under way, and the response so far."""
 
-    __slots__ = ("answer", "out", "response", "sent")
+    __slots__ = ("answer", "response")
 
     def __init__(self, out: bytes, answer: asyncio.Future[Response]) -> None:
-        self.out, self.sent = out, 0
+        super().__init__(out)
         self.response, self.answer = Response(), answer
 
     def fail(self, why: str) -> None:
@@ -49,111 +48,38 @@ class _Exchange:
             self.answer.set_exception(NoResponse(why))
 
 
-def _connection(user_data: Any) -> _Connection:
-    return cast(_Connection, ffi.from_handle(user_data))
-
-
-def _on_header(
-    session: Any, frame: Any, name: Any, name_length: int, value: Any, length: int, flags: int, user_data: Any
-) -> int:
-    exchange = _connection(user_data).under_way.get(frame.hd.stream_id)
-    if exchange is not None:
-        key, text = ffi.unpack(name, name_length), ffi.unpack(value, length).decode("latin-1")
-        if key == b":status":
-            # Also after an interim response, whose fields are not the response's (RFC 9110 section 15.2).
-            exchange.response.status, exchange.response.headers = int(text), {}
-        else:
-            exchange.response.headers[key.decode("latin-1")] = text
-    return 0
-
-
-def _on_chunk(session: Any, flags: int, stream_id: int, data: Any, length: int, user_data: Any) -> int:
-    _connection(user_data).chunk(stream_id, data, length)
-    return 0
-
-
-def _on_frame(session: Any, frame: Any, user_data: Any) -> int:
-    header = frame.hd
-    if header.type == nghttp2.GOAWAY:
-        _connection(user_data).usable = False
-    elif header.flags & nghttp2.END_STREAM and header.type <= nghttp2.HEADERS:
-        _connection(user_data).whole(header.stream_id)
-    return 0
-
-
-def _on_close(session: Any, stream_id: int, error: int, user_data: Any) -> int:
-    # Streams that a GOAWAY leaves out are closed by nghttp2, too.
-    exchange = _connection(user_data).under_way.pop(stream_id, None)
-    if exchange is not None:
-        exchange.fail(f"HTTP/2: the stream was closed with error code {error}")
-    return 0
-
-
-def _on_read(session: Any, stream_id: int, buffer: Any, room: int, flags: Any, source: Any, user_data: Any) -> int:
-    exchange = _connection(user_data).under_way[stream_id]
-    piece = exchange.out[exchange.sent : exchange.sent + room]
-    ffi.memmove(buffer, piece, len(piece))
-    exchange.sent += len(piece)
-    if exchange.sent == len(exchange.out):
-        flags[0] = nghttp2.DATA_EOF
-    return len(piece)
-
-
-_CALLBACKS = {
-    "on_header": callback("header_callback", _on_header),
-    "on_data_chunk_recv": callback("chunk_callback", _on_chunk),
-    "on_frame_recv": callback("frame_callback", _on_frame),
-    "on_stream_close": callback("close_callback", _on_close),
-}
-_READ = callback("read_callback", _on_read)
-_PROVIDER = ffi.new("nghttp2_data_provider *", {"read_callback": _READ})
-
-
-@functools.cache
-def _library() -> Library:
-    return Library(_CALLBACKS)
-
-
-class _Connection(asyncio.Protocol):
+class _Connection(asyncio.Protocol, End):
     """A connection while it lasts. Requests beyond what the server allows at once wait in nghttp2."""
 
     def __init__(self) -> None:
-        self._library = _library()
-        self._lib = self._library.lib
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
-        self._handle = ffi.new_handle(self)
-        made = ffi.new("nghttp2_session **")
-        if self._lib.nghttp2_session_client_new(made, self._library.callbacks, self._handle) != 0:
-            raise MemoryError
-        self._session: Any = made[0]
+        self._session: Session | None = Session(self, server=False, settings={nghttp2.ENABLE_PUSH: 0})
         self._flushing = False
-        self.under_way: dict[int, _Exchange] = {}
+        self._under_way: dict[int, _Exchange] = {}
         self.usable = False
         # When the server was heard of last, by the loop's clock.
         self.heard = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport, self.usable = cast(asyncio.Transport, transport), True
-        self._library.settings(self._session, {nghttp2.ENABLE_PUSH: 0})
         self._flush()
 
     def data_received(self, data: bytes) -> None:
         self.heard = self._loop.time()
-        lib, session = self._lib, self._session
-        if session is None:
+        if self._session is None:
             return
-        taken = lib.nghttp2_session_mem_recv(session, ffi.from_buffer(data), len(data))
-        if taken < 0:
+        wrong = self._session.receive(data)
+        if wrong is not None:
             self._flush()
-            self.drop(f"HTTP/2: {self._library.error(taken)}")
-        elif lib.nghttp2_session_want_write(session) or not lib.nghttp2_session_want_read(session):
+            self.drop(f"HTTP/2: {wrong}")
+        elif self._session.wants_flush:
             self._flush_soon()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._fail(str(exc) if exc else "the connection was closed")
         if self._session is not None:
-            self._lib.nghttp2_session_del(self._session)
+            self._session.delete()
             self._session = None
 
     def drop(self, why: str) -> None:
@@ -164,44 +90,68 @@ class _Connection(asyncio.Protocol):
 
     def _fail(self, why: str) -> None:
         self.usable = False
-        for exchange in self.under_way.values():
+        for exchange in self._under_way.values():
             exchange.fail(why)
 
     # -- nghttp2's callbacks
 
-    def chunk(self, stream_id: int, data: Any, length: int) -> None:
+    def header(self, stream_id: int, name: bytes, value: bytes) -> None:
+        """A header field of a response."""
+        exchange = self._under_way.get(stream_id)
+        if exchange is None:
+            return
+        text = value.decode("latin-1")
+        if name == b":status":
+            # Also after an interim response, whose fields are not the response's (RFC 9110 section 15.2).
+            exchange.response.status, exchange.response.headers = int(text), {}
+        else:
+            exchange.response.headers[name.decode("latin-1")] = text
+
+    def chunk(self, stream_id: int, data: bytes) -> None:
         """A piece of a body."""
-        exchange = self.under_way.get(stream_id)
+        exchange = self._under_way.get(stream_id)
         if exchange is None:
             return
         response = exchange.response
-        if len(response.body) + length > LARGEST:
+        if len(response.body) + len(data) > LARGEST:
             exchange.fail(f"a response of more than {LARGEST} octets")
             self._reset(stream_id)
         else:
-            response.body += ffi.unpack(data, length)
+            response.body += data
 
     def whole(self, stream_id: int) -> None:
         """A response has come whole."""
-        exchange = self.under_way.get(stream_id)
+        exchange = self._under_way.get(stream_id)
         if exchange is not None and not exchange.answer.done():
             exchange.answer.set_result(exchange.response)
+
+    def end(self, stream_id: int, error: int) -> None:
+        """A stream is closed."""
+        exchange = self._under_way.pop(stream_id, None)
+        if exchange is not None:
+            exchange.fail(f"HTTP/2: the stream was closed with error code {error}")
+
+    def goaway(self) -> None:
+        """What the server has taken up to here it still answers; new requests go elsewhere."""
+        self.usable = False
+
+    def outgoing(self, stream_id: int) -> Sent:
+        """A request."""
+        return self._under_way[stream_id]
 
     # -- requests
 
     async def request(self, fields: list[tuple[bytes, bytes]], body: bytes) -> Response:
         """Raises NoResponse."""
-        if not self.usable:
+        if not self.usable or self._session is None:
             raise NoResponse("the connection was closed")
-        array, length, _kept = pairs(fields)
-        stream_id = self._lib.nghttp2_submit_request(
-            self._session, ffi.NULL, array, length, _PROVIDER if body else ffi.NULL, ffi.NULL
-        )
-        if stream_id < 0:
+        try:
+            stream_id = self._session.request(pairs(fields), body=bool(body))
+        except ValueError as error:
             # No stream numbers are left, for example.
             self.usable = False
-            raise NoResponse(f"HTTP/2: {self._library.error(stream_id)}")
-        exchange = self.under_way[stream_id] = _Exchange(body, self._loop.create_future())
+            raise NoResponse(f"HTTP/2: {error}") from None
+        exchange = self._under_way[stream_id] = _Exchange(body, self._loop.create_future())
         self._flush_soon()
         try:
             return await exchange.answer
@@ -210,8 +160,8 @@ class _Connection(asyncio.Protocol):
             raise
 
     def _reset(self, stream_id: int) -> None:
-        if self._session is not None and stream_id in self.under_way:
-            self._lib.nghttp2_submit_rst_stream(self._session, 0, stream_id, nghttp2.CANCEL)
+        if self._session is not None and stream_id in self._under_way:
+            self._session.reset(stream_id, nghttp2.CANCEL)
             self._flush_soon()
 
     def _flush_soon(self) -> None:
@@ -225,7 +175,7 @@ class _Connection(asyncio.Protocol):
         transport = self._transport
         if self._session is None or transport is None or transport.is_closing():
             return
-        data, at_end = self._library.outgoing(self._session)
+        data, at_end = self._session.outgoing()
         if data:
             transport.write(data)
         if at_end:

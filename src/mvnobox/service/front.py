@@ -13,7 +13,8 @@ from typing import cast
 
 from mvnobox.service.exchange import Application, Limits
 from mvnobox.service.http1 import Http1Connection
-from mvnobox.service.http2 import Http2Connection, library
+from mvnobox.service.http2 import Http2Connection
+from mvnobox.service.nghttp2 import library
 
 log = logging.getLogger(__name__)
 # RFC 9113 section 3.4. Its first line tells it from every HTTP/1.1 request.

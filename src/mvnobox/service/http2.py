@@ -6,113 +6,39 @@ Requests are handed over whole; responses that are ready in one turn of the even
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
-from typing import Any, cast
 
 from mvnobox.service import nghttp2
 from mvnobox.service.connection import Connection
 from mvnobox.service.exchange import Application, Limits, Request, Response, answered
-from mvnobox.service.nghttp2 import Library, callback, ffi, pairs
+from mvnobox.service.nghttp2 import End, Fields, Sent, Session, pairs
 
 log = logging.getLogger(__name__)
 _WRITE_HIGH = 1 << 20
 
 
-class _Stream:
+class _Stream(Sent):
     """A request on its way in, and its response on its way out."""
 
-    __slots__ = ("body", "fields", "out", "sent", "size", "task", "timer")
+    __slots__ = ("body", "fields", "size", "task", "timer")
 
     def __init__(self, timer: asyncio.TimerHandle) -> None:
+        super().__init__()
         self.fields: dict[bytes, bytes] = {}
         self.body = b""
         self.size = 0
         self.timer: asyncio.TimerHandle | None = timer
         self.task: asyncio.Task[None] | None = None
-        self.out = b""
-        self.sent = 0
 
 
-def _connection(user_data: Any) -> Http2Connection:
-    return cast(Http2Connection, ffi.from_handle(user_data))
-
-
-def _on_begin_headers(session: Any, frame: Any, user_data: Any) -> int:
-    _connection(user_data).begin(frame.hd.stream_id)
-    return 0
-
-
-def _on_header(
-    session: Any, frame: Any, name: Any, name_length: int, value: Any, length: int, flags: int, user_data: Any
-) -> int:
-    stream = _connection(user_data).streams.get(frame.hd.stream_id)
-    if stream is not None and stream.task is None:
-        key = ffi.unpack(name, name_length)
-        text = ffi.unpack(value, length)
-        fields = stream.fields
-        # RFC 9110 section 5.2.
-        fields[key] = fields[key] + b", " + text if key in fields else text
-    return 0
-
-
-def _on_chunk(session: Any, flags: int, stream_id: int, data: Any, length: int, user_data: Any) -> int:
-    _connection(user_data).chunk(stream_id, data, length)
-    return 0
-
-
-def _on_frame(session: Any, frame: Any, user_data: Any) -> int:
-    header = frame.hd
-    if header.flags & nghttp2.END_STREAM and header.type <= nghttp2.HEADERS:
-        _connection(user_data).whole(header.stream_id)
-    return 0
-
-
-def _on_close(session: Any, stream_id: int, error: int, user_data: Any) -> int:
-    _connection(user_data).end(stream_id)
-    return 0
-
-
-def _on_read(session: Any, stream_id: int, buffer: Any, room: int, flags: Any, source: Any, user_data: Any) -> int:
-    stream = _connection(user_data).streams[stream_id]
-    piece = stream.out[stream.sent : stream.sent + room]
-    ffi.memmove(buffer, piece, len(piece))
-    stream.sent += len(piece)
-    if stream.sent == len(stream.out):
-        flags[0] = nghttp2.DATA_EOF
-    return len(piece)
-
-
-_CALLBACKS = {
-    "on_begin_headers": callback("frame_callback", _on_begin_headers),
-    "on_header": callback("header_callback", _on_header),
-    "on_data_chunk_recv": callback("chunk_callback", _on_chunk),
-    "on_frame_recv": callback("frame_callback", _on_frame),
-    "on_stream_close": callback("close_callback", _on_close),
-}
-_READ = callback("read_callback", _on_read)
-_PROVIDER = ffi.new("nghttp2_data_provider *", {"read_callback": _READ})
-
-
-@functools.cache
-def library() -> Library:
-    """nghttp2, loaded at the first connection. Raises OSError where the system has none."""
-    return Library(_CALLBACKS)
-
-
-class Http2Connection(Connection):
+class Http2Connection(Connection, End):
     """Answers the requests of one peer. Stops reading while the peer leaves too much unread."""
 
     def __init__(self, app: Application, limits: Limits) -> None:
         super().__init__(app, limits)
-        self._library = library()
-        self._lib = self._library.lib
         self.streams: dict[int, _Stream] = {}
-        self._handle = ffi.new_handle(self)
-        made = ffi.new("nghttp2_session **")
-        if self._lib.nghttp2_session_server_new(made, self._library.callbacks, self._handle) != 0:
-            raise MemoryError
-        self._session: Any = made[0]
+        settings = {nghttp2.MAX_CONCURRENT_STREAMS: limits.streams, nghttp2.MAX_HEADER_LIST_SIZE: limits.fields}
+        self._session: Session | None = Session(self, server=True, settings=settings)
         self._flushing = False
 
     # -- asyncio.Protocol
@@ -121,25 +47,18 @@ class Http2Connection(Connection):
         super().connection_made(transport)
         assert self._transport is not None
         self._transport.set_write_buffer_limits(high=_WRITE_HIGH)
-        limits = self._limits
-        self._library.settings(
-            self._session,
-            {nghttp2.MAX_CONCURRENT_STREAMS: limits.streams, nghttp2.MAX_HEADER_LIST_SIZE: limits.fields},
-        )
         self._flush_soon()
 
     def data_received(self, data: bytes) -> None:
         if self._session is None:
             return
-        taken = self._lib.nghttp2_session_mem_recv(self._session, ffi.from_buffer(data), len(data))
-        if taken < 0:
-            # nghttp2 has said GOAWAY where it could; what is under way is lost with the connection.
-            log.info("HTTP/2: %s", self._library.error(taken))
+        wrong = self._session.receive(data)
+        if wrong is not None:
+            # What is under way is lost with the connection.
+            log.info("HTTP/2: %s", wrong)
             self._flush()
             self.drop()
-            return
-        lib, session = self._lib, self._session
-        if self._leaving or lib.nghttp2_session_want_write(session) or not lib.nghttp2_session_want_read(session):
+        elif self._leaving or self._session.wants_flush:
             self._flush_soon()
 
     def pause_writing(self) -> None:
@@ -159,7 +78,7 @@ class Http2Connection(Connection):
                 stream.timer.cancel()
         self.streams.clear()
         if self._session is not None:
-            self._lib.nghttp2_session_del(self._session)
+            self._session.delete()
             self._session = None
         super().connection_lost(exc)
 
@@ -177,19 +96,31 @@ class Http2Connection(Connection):
     def begin(self, stream_id: int) -> None:
         """A request's header fields begin; or trailers, which nobody reads."""
         if self._leaving and stream_id not in self.streams:
-            self._lib.nghttp2_submit_rst_stream(self._session, 0, stream_id, nghttp2.REFUSED_STREAM)
+            assert self._session is not None
+            self._session.reset(stream_id, nghttp2.REFUSED_STREAM)
         elif stream_id not in self.streams:
             timer = self._loop.call_later(self._limits.request_seconds, self._late, stream_id)
             self.streams[stream_id] = _Stream(timer)
 
-    def chunk(self, stream_id: int, data: Any, length: int) -> None:
+    def header(self, stream_id: int, name: bytes, value: bytes) -> None:
+        """A header field, unless it is a trailer; fields of one name are a list (RFC 9110 section 5.2)."""
+        stream = self.streams.get(stream_id)
+        if stream is not None and stream.task is None:
+            fields = stream.fields
+            fields[name] = fields[name] + b", " + value if name in fields else value
+
+    def outgoing(self, stream_id: int) -> Sent:
+        """A response."""
+        return self.streams[stream_id]
+
+    def chunk(self, stream_id: int, data: bytes) -> None:
         """A piece of a body. One that is too long is read and dropped up to a point, so that the peer hears why."""
         stream = self.streams.get(stream_id)
         if stream is None:
             return
-        stream.size += length
+        stream.size += len(data)
         if stream.size <= self._limits.body:
-            stream.body += ffi.unpack(data, length)
+            stream.body += data
         elif stream.size > self._limits.patience and stream.task is None:
             self.take(stream_id, stream)
 
@@ -216,7 +147,7 @@ class Http2Connection(Connection):
         )
         stream.task = self._loop.create_task(self._answer(stream_id, stream, request))
 
-    def end(self, stream_id: int) -> None:
+    def end(self, stream_id: int, error: int) -> None:
         """A stream is closed. Its request, if it is under way, is done all the same: it may have been charged."""
         stream = self.streams.pop(stream_id, None)
         if stream is not None and stream.timer is not None:
@@ -226,7 +157,7 @@ class Http2Connection(Connection):
 
     def _late(self, stream_id: int) -> None:
         if self._session is not None:
-            self._lib.nghttp2_submit_rst_stream(self._session, 0, stream_id, nghttp2.CANCEL)
+            self._session.reset(stream_id, nghttp2.CANCEL)
             self._flush_soon()
 
     async def _answer(self, stream_id: int, stream: _Stream, request: Request) -> None:
@@ -234,11 +165,8 @@ class Http2Connection(Connection):
         if self._session is None or self.streams.get(stream_id) is not stream:
             return
         stream.out = response.body
-        fields = _fields(response)
-        provider = _PROVIDER if response.body and request.method != "HEAD" else ffi.NULL
-        code = self._lib.nghttp2_submit_response(self._session, stream_id, fields[0], fields[1], provider)
-        if code != 0:
-            self._lib.nghttp2_submit_rst_stream(self._session, 0, stream_id, nghttp2.INTERNAL_ERROR)
+        body = bool(response.body) and request.method != "HEAD"
+        self._session.respond(stream_id, _fields(response), body=body)
         self._flush_soon()
 
     def _flush_soon(self) -> None:
@@ -253,8 +181,8 @@ class Http2Connection(Connection):
         if self._session is None or transport is None or transport.is_closing():
             return
         if self._leaving and not self.streams:
-            self._lib.nghttp2_session_terminate_session(self._session, nghttp2.NO_ERROR)
-        data, at_end = self._library.outgoing(self._session)
+            self._session.terminate()
+        data, at_end = self._session.outgoing()
         if data:
             transport.write(data)
         if at_end:
@@ -262,12 +190,11 @@ class Http2Connection(Connection):
 
 
 # Most responses have the fields of one before.
-_known: dict[tuple[int, tuple[tuple[str, str], ...]] | None, tuple[Any, int, list[Any]]] = {}
+_known: dict[tuple[int, tuple[tuple[str, str], ...]] | None, Fields] = {}
 _MOST_KNOWN = 64
 
 
-def _fields(response: Response) -> tuple[Any, int, list[Any]]:
-    """nghttp2's array of a response's fields; the last member keeps their octets."""
+def _fields(response: Response) -> Fields:
     key = (response.status, tuple(response.fields)) if len(response.fields) <= 1 else None
     if key in _known:
         return _known[key]

@@ -14,6 +14,8 @@ import pytest
 
 from mvnobox.n4.http2 import LARGEST, Http2, NoResponse
 
+from .conftest import until
+
 Codes = h2.settings.SettingCodes
 
 
@@ -192,9 +194,7 @@ async def test_no_more_at_once_than_the_server_allows(server: Server, make: Make
     client = make()
     await client.post("/echo", b"")
     asked = [asyncio.ensure_future(client.post("/later", b"x")) for _ in range(20)]
-    async with asyncio.timeout(5):
-        while len(server.connections[0].open) < 3:
-            await asyncio.sleep(0.001)
+    await until("three of them", lambda: len(server.connections[0].open) == 3)
     # One that waits for its turn may be given up; the others are none the worse.
     asked[10].cancel()
     server.let.set()
@@ -219,9 +219,7 @@ async def test_no_response_is_said_and_the_next_request_is_served(make: Make, pa
 async def test_the_end_of_a_connection_is_told_to_all_that_wait(server: Server, make: Make) -> None:
     client = make()
     waiting = [asyncio.ensure_future(client.post("/later", b"{}")) for _ in range(5)]
-    async with asyncio.timeout(5):
-        while not server.connections or len(server.connections[0].open) < 5:
-            await asyncio.sleep(0.001)
+    await until("all of them", lambda: server.connections and len(server.connections[0].open) == 5)
     server.connections[0].transport.abort()
     done = await asyncio.gather(*waiting, return_exceptions=True)
     assert all(isinstance(one, NoResponse) for one in done)
@@ -232,13 +230,9 @@ async def test_what_a_leaving_server_has_taken_is_awaited_and_the_rest_goes_else
 ) -> None:
     client = make()
     early = asyncio.ensure_future(client.post("/later", b"{}"))
-    async with asyncio.timeout(5):
-        while not server.connections or not server.connections[0].open:
-            await asyncio.sleep(0.001)
+    await until("the first", lambda: server.connections and server.connections[0].open)
     leave = asyncio.ensure_future(client.post("/leave", b"{}"))
-    async with asyncio.timeout(5):
-        while client._connection is not None and client._connection.usable:
-            await asyncio.sleep(0.001)
+    await until("the GOAWAY", lambda: client._connection is not None and not client._connection.usable)
     assert (await client.post("/echo", b"{}")).status == 201
     assert len(server.connections) == 2
     # The h2 library says nothing more after its GOAWAY, so these end with the connection, and no earlier.
@@ -252,9 +246,7 @@ async def test_a_silent_server_is_given_up_and_a_slow_one_is_not(server: Server,
     assert (await client.post("/echo", b"")).status == 201
     with pytest.raises(NoResponse, match="no response within"):
         await asyncio.gather(client.post("/later", b""), *(client.post("/echo", b"") for _ in range(3)))
-    async with asyncio.timeout(5):
-        while not server.connections[0].reset:
-            await asyncio.sleep(0.001)
+    await until("the reset", lambda: server.connections[0].reset)
     assert len(server.connections) == 1
     server.silent = True
     with pytest.raises(NoResponse):
