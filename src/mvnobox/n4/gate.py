@@ -6,13 +6,13 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
 
 from prometheus_client import Counter, Histogram
 
 from mvnobox.n4 import rules
-from mvnobox.n4.nchf import CONTINUE, TERMINATE, ContextNotFound, Nchf, OcsUnavailable, Verdict
+from mvnobox.n4.nchf import CONTINUE, ContextNotFound, Nchf, OcsUnavailable, Verdict
 from mvnobox.n4.outage import Outage
 from mvnobox.n4.renewal import Renewals
 from mvnobox.n4.rows import Pending, Session
@@ -23,6 +23,8 @@ from mvnobox.n4.upf import Upf
 from mvnobox.service.database import TROUBLE
 
 log = logging.getLogger(__name__)
+SESSIONS = Counter("ctf_sessions_total", "PFCP sessions", ["event"])
+_OPEN, _SHUT = SESSIONS.labels("open"), SESSIONS.labels("closed")
 REPORTS = Counter("ctf_usage_reports_total", "Usage reports of the CTF's own rule", ["counted"])
 OCTETS = Counter("ctf_octets_total", "Octets taken into account")
 OCS_SECONDS = Histogram("ctf_ocs_seconds", "Time of an Nchf request")
@@ -35,8 +37,17 @@ TRUSTED = Counter("ctf_trusted_total", "Quotas given without the OCS, which said
 DEFERRED = 10_000
 # Between attempts to tell the UPF: from, to.
 TELL_SECONDS = (0.2, 10.0)
-# A session's set-up waits no longer than this for an OCS that says when to come again.
-SETUP_PAUSE_SECONDS = 1.0
+Kept = TypeVar("Kept")
+
+
+async def _patiently(do: Callable[[], Awaitable[Kept]]) -> Kept:
+    """Do something, again and again while the database is away."""
+    while True:
+        try:
+            return await do()
+        except TROUBLE as error:
+            log.warning("the database does not answer: %s", error)
+            await asyncio.sleep(1)
 
 
 class Gate:
@@ -46,8 +57,8 @@ class Gate:
         self._settings, self._store, self._nchf = settings, store, nchf
         self.switch = Switch(settings, store, upf)
         self._workers: dict[int, asyncio.Task[None]] = {}
-        # Sessions that are being set up: whether the OCS has had something to say meanwhile.
-        self._being_made: dict[int, bool] = {}
+        # New sessions that the OCS's first answer is not kept of: whether it has had something to say meanwhile.
+        self._unanswered: dict[int, bool] = {}
         self._background: set[asyncio.Task[Any]] = set()
         self.renewals = Renewals(store, self.renew)
         # Sessions with something new since their worker last looked.
@@ -62,50 +73,56 @@ class Gate:
         for task in (*self._workers.values(), *self._background):
             task.cancel()
 
-    async def first_quota(self, imsi: str, seid: int, dnn: str | None) -> Verdict:
-        """Ask before the first packet; without an answer the session starts closed and opens when there is one."""
-        after = 0.0
-        for _ in range(2):
-            try:
-                with OCS_SECONDS.time():
-                    return await self._nchf.create(imsi, seid, dnn)
-            except OcsUnavailable as error:
-                log.warning("the OCS does not answer: %s", error)
-                after = error.after
-                if error.handling == CONTINUE:
-                    TRUSTED.inc()
-                    return Verdict(self._settings.quota_octets, after=after)
-                if error.handling == TERMINATE or after > SETUP_PAUSE_SECONDS:
-                    break
-                await asyncio.sleep(after)
-        return Verdict(0, after=after)
+    def begin(self, session: Session) -> None:
+        """A new session, which UPF and database have as closed: the OCS is asked, and its answer opens the gate.
 
-    @contextlib.contextmanager
-    def being_made(self, seid: int) -> Iterator[None]:
-        """While a session is being set up, what the OCS says of it waits until it is."""
-        self._being_made[seid] = False
+        The SMF does not wait for it, and the UE is not quicker: it hears of its session some messages later. Where there is
+        no answer the session would have begun closed all the same.
+        """
+        self.switch.remember(session)
+        self._unanswered[session.seid] = False
+        self._employ(session.seid, self._begin(session))
+
+    async def _begin(self, session: Session) -> None:
+        seid = session.seid
+        assert session.imsi is not None
         try:
-            yield
+            verdict = await self.first_quota(session.imsi, seid, session.dnn)
+            told, own = await _patiently(lambda: self.switch.begin(session, verdict))
+            if session.deleted and verdict.ref is not None:
+                # When it ended there was nothing to release.
+                await _patiently(lambda: self.owe(seid, [], release=True))
         finally:
-            if self._being_made.pop(seid):
-                self._later(seid)
+            asked_again = self._unanswered.pop(seid)
+        if own:
+            await self.owe(seid, own)
+        if asked_again:
+            self._in_background(lambda: self.reauthorize(seid))
+        if not session.deleted:
+            self.renewals.note(seid, session.renew_seconds)
+            (_OPEN if session.open else _SHUT).inc()
+        if seid in self._dirty or not told or verdict.ref is None:
+            await self._settle(seid, verdict.after)
 
-    def _later(self, seid: int) -> None:
-        self._in_background(lambda: self.reauthorize(seid))
+    def never_was(self, seid: int) -> None:
+        """A new session is given up; whether the database has it is not known."""
+        self._in_background(lambda: self._store.mark_deleted(seid))
+
+    async def first_quota(self, imsi: str, seid: int, dnn: str | None) -> Verdict:
+        """What the OCS says of a new session; without an answer nothing, or a quota on trust where it says so."""
+        try:
+            with OCS_SECONDS.time():
+                return await self._nchf.create(imsi, seid, dnn)
+        except OcsUnavailable as error:
+            log.warning("the OCS does not answer: %s", error)
+            if error.handling == CONTINUE:
+                TRUSTED.inc()
+                return Verdict(self._settings.quota_octets, after=error.after)
+            return Verdict(0, after=error.after)
 
     def _in_background(self, do: Callable[[], Awaitable[object]]) -> None:
         """Do something, again and again while the database is away."""
-
-        async def work() -> None:
-            while True:
-                try:
-                    await do()
-                    return
-                except TROUBLE as error:
-                    log.warning("the database does not answer: %s", error)
-                    await asyncio.sleep(1)
-
-        task = asyncio.ensure_future(work())
+        task = asyncio.ensure_future(_patiently(do))
         self._background.add(task)
         task.add_done_callback(self._background.discard)
 
@@ -146,8 +163,8 @@ class Gate:
 
     async def reauthorize(self, seid: int) -> bool:
         """The OCS says that there may be credit again: ask. False for an unknown session."""
-        if seid in self._being_made:
-            self._being_made[seid] = True
+        if seid in self._unanswered:
+            self._unanswered[seid] = True
             return True
         session = await self._store.session(seid)
         if session is None or session.deleted:
@@ -160,9 +177,9 @@ class Gate:
 
         True: it is kept that the gate closes, and it is told the UPF until that has taken it, over restarts too.
         """
-        if seid in self._being_made:
+        if seid in self._unanswered:
             # Asking the OCS again tells the same.
-            self._being_made[seid] = True
+            self._unanswered[seid] = True
             return True
         new = await self.switch.close(seid)
         if new is None:
@@ -194,15 +211,23 @@ class Gate:
             self._news[seid].set()
         worker = self._workers.get(seid)
         if worker is None or worker.done():
-            self._workers[seid] = asyncio.ensure_future(self._settle(seid, after))
+            self._employ(seid, self._settle(seid, after))
+
+    def _employ(self, seid: int, work: Coroutine[Any, Any, None]) -> None:
+        """Make some work that of a session's worker."""
+
+        async def worker() -> None:
+            try:
+                await work
+            finally:
+                if self._workers.get(seid) is asyncio.current_task():
+                    del self._workers[seid]
+
+        self._workers[seid] = asyncio.ensure_future(worker())
 
     async def _settle(self, seid: int, after: float) -> None:
-        try:
-            await asyncio.sleep(after)
-            await self._send_all(seid)
-        finally:
-            if self._workers.get(seid) is asyncio.current_task():
-                del self._workers[seid]
+        await asyncio.sleep(after)
+        await self._send_all(seid)
 
     async def _send_all(self, seid: int) -> None:
         """Send what a session owes, oldest first, until nothing is left; the last answer decides over the gate."""

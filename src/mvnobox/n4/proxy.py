@@ -8,13 +8,10 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from prometheus_client import Counter
-
 from mvnobox.n4 import rules
 from mvnobox.n4.forwarding import Forwarding, NumberTaken
-from mvnobox.n4.gate import Gate
-from mvnobox.n4.nchf import Nchf, Verdict
-from mvnobox.n4.renewal import renew_in
+from mvnobox.n4.gate import SESSIONS, Gate
+from mvnobox.n4.nchf import Nchf
 from mvnobox.n4.rows import Session
 from mvnobox.n4.settings import CtfSettings
 from mvnobox.n4.store import Store
@@ -29,8 +26,6 @@ SWEEP_SECONDS = 15.0
 DEFERRED_SECONDS = 0.5
 # Sessions that are ended on the UPF at once, after their SMF's restart.
 ENDING_AT_ONCE = 16
-SESSIONS = Counter("ctf_sessions_total", "PFCP sessions", ["event"])
-_OPEN, _SHUT = SESSIONS.labels("open"), SESSIONS.labels("closed")
 
 
 def _cause(value: Cause | int) -> Ie:
@@ -122,9 +117,6 @@ class Ctf:
                 # First: a quota's time may have ended while we were away.
                 await self.gate.renewals.look()
                 await self._store.sweep()
-                for seid in await self._store.abandoned():
-                    await self._store.mark_deleted(seid)
-                    await self.gate.owe(seid, [], release=True)
                 for seid in await self._store.owing():
                     self.gate.work(seid)
             except TROUBLE as error:
@@ -235,50 +227,35 @@ class Ctf:
         addresses = rules.addresses(message.ies)
         try:
             forwarding = Forwarding().after(message.ies, ipv6=_has_ipv6(addresses))
-            adapted = rules.adapt(message.ies, forwarding, own=rules.OWN_URR, open_=True)
+            seid = await self._store.new_seid()
+            # Nothing passes before the OCS has said something.
+            adapted = rules.adapt(
+                message.ies, forwarding, own=rules.OWN_URR, open_=False, detour=self._upf.detour(seid)
+            )
         except NumberTaken as error:
             log.warning("a session is refused: %s", error)
             return answer(Cause.NO_RESOURCES)
+        ies = [*self._own_f_seid(adapted, seid), rules.create_urr(rules.OWN_URR, rules.CLOSED)]
+        made, cause = await self._ask_upf(Message(Type.SESSION_ESTABLISHMENT_REQUEST, 0, ies, seid=0))
+        upf_seid = made.first(IeType.F_SEID) if made is not None else None
+        if made is None or cause != Cause.ACCEPTED or upf_seid is None:
+            return answer(cause if cause != Cause.ACCEPTED else Cause.REJECTED)
         node = smf_address or peer[0]
         self._smfs[node] = peer
-        seid = await self._store.new_seid()
-        with self.gate.being_made(seid):
-            session = Session(
-                seid=seid, smf_seid=smf_seid, smf=(node, peer[1]), upf_seid=None, imsi=imsi, dnn=name,
-                own_urr=rules.OWN_URR, open=False, limits=self.gate.switch.limits(Verdict(0)), nchf_ref=None,
-                nchf_sequence=0, octets=0, deleted=False, forwarding=forwarding, behind_gate=True,
-                qers=rules.qer_rates(message.ies, {}), addresses=tuple(sorted(addresses)),
-            )  # fmt: skip
-            # At the same time: to ask the OCS again, for a session that is on disk without its answer, gets the same one.
-            verdict, _ = await asyncio.gather(self.gate.first_quota(imsi, seid, name), self._store.add(session))
-            session.open = verdict.granted > 0
-            session.behind_gate = not session.open
-            session.limits, session.throttle = self.gate.switch.limits(verdict), verdict.throttle
-            session.nchf_ref, session.renew_seconds = verdict.ref, renew_in(verdict.validity)
-            if not session.open or verdict.throttle is not None:
-                adapted = rules.adapt(
-                    message.ies, forwarding, own=rules.OWN_URR, open_=session.open, detour=self._upf.detour(seid),
-                    throttle=verdict.throttle,
-                )  # fmt: skip
-            ies = [*self._own_f_seid(adapted, seid), rules.create_urr(rules.OWN_URR, session.limits)]
-            made, cause = await self._ask_upf(Message(Type.SESSION_ESTABLISHMENT_REQUEST, 0, ies, seid=0))
-            upf_seid = made.first(IeType.F_SEID) if made is not None else None
-            if made is None or cause != Cause.ACCEPTED or upf_seid is None:
-                await self._store.made(session)
-                await self._store.mark_deleted(seid)
-                await self.gate.owe(seid, [], release=True)
-                return answer(cause if cause != Cause.ACCEPTED else Cause.REJECTED)
-            session.upf_seid = codec.parse_f_seid(upf_seid)[0]
-            session.addresses = tuple(sorted({*session.addresses, *rules.addresses(made.ies)}))
-            await self._store.made(session)
-            self.gate.switch.remember(session)
-        self.gate.renewals.note(seid, session.renew_seconds)
-        if session.throttle is not None:
-            self.gate.switch.throttled.set()
-        if verdict.ref is None:
-            # Closed until the OCS says something.
-            self.gate.work(seid, verdict.after)
-        (_OPEN if session.open else _SHUT).inc()
+        session = Session(
+            seid=seid, smf_seid=smf_seid, smf=(node, peer[1]), upf_seid=codec.parse_f_seid(upf_seid)[0], imsi=imsi,
+            dnn=name, own_urr=rules.OWN_URR, open=False, limits=rules.CLOSED, nchf_ref=None, nchf_sequence=0, octets=0,
+            deleted=False, forwarding=forwarding, qers=rules.qer_rates(message.ies, {}),
+            addresses=tuple(sorted(addresses | rules.addresses(made.ies))), untold=True,
+        )  # fmt: skip
+        try:
+            await self._store.add(session)
+        except TROUBLE:
+            # The SMF asks again and gets another one: nobody would ever end this.
+            await self._ask_upf(Message(Type.SESSION_DELETION_REQUEST, 0, [], seid=session.upf_seid))
+            self.gate.never_was(seid)
+            raise
+        self.gate.begin(session)
         return Message(made.type, 0, self._own_f_seid(made.ies, seid), seid=smf_seid)
 
     async def _ask_upf(self, message: Message) -> tuple[Message | None, int]:

@@ -16,13 +16,13 @@ COLUMNS = """seid, smf_seid, smf_address, smf_port, upf_seid, imsi, dnn, own_urr
               nchf_ref, nchf_sequence, octets, deleted_at, behind_gate, throttle_uplink, throttle_downlink, qers, addresses,
               towards, control, untold, ending"""
 _INSERTED = {
-    "seid": "bigint", "smf_seid": "numeric", "smf_address": "text", "smf_port": "integer", "imsi": "text", "dnn": "text",
-    "own_urr": "integer", "fars": "jsonb", "open": "boolean", "threshold": "bigint", "quota": "bigint", "nchf_ref": "text",
-    "behind_gate": "boolean", "throttle_uplink": "bigint", "throttle_downlink": "bigint", "qers": "jsonb",
-    "towards": "jsonb", "control": "jsonb",
+    "seid": "bigint", "smf_seid": "numeric", "smf_address": "text", "smf_port": "integer", "upf_seid": "numeric",
+    "imsi": "text", "dnn": "text", "own_urr": "integer", "fars": "jsonb", "open": "boolean", "threshold": "bigint",
+    "quota": "bigint", "nchf_ref": "text", "behind_gate": "boolean", "throttle_uplink": "bigint",
+    "throttle_downlink": "bigint", "qers": "jsonb", "towards": "jsonb", "control": "jsonb", "untold": "boolean",
 }  # fmt: skip
-# Others see it at once, and it outlives us; the disk has it with the next commit that waits for the disk, which is that of
-# the outcome. Only a session that the SMF never hears of can go with a PostgreSQL that crashes in between.
+# Others see it at once, and it outlives us; the disk has it with the next commit that waits for the disk: at the latest
+# that of the first answer, before which nothing passes. What a PostgreSQL that crashes in between forgets is written anew.
 INSERT = """INSERT INTO session ({}, addresses, renew_at) OVERRIDING SYSTEM VALUE
              SELECT {}, string_to_array(addresses, ' '), now() + make_interval(secs => renew_seconds)
              FROM unnest({}, ${}::text[], ${}::float8[]) AS row ({}, addresses, renew_seconds),
@@ -34,16 +34,16 @@ INSERT = """INSERT INTO session ({}, addresses, renew_at) OVERRIDING SYSTEM VALU
     len(_INSERTED) + 2,
     ", ".join(_INSERTED),
 )
-# What OCS and UPF have said of a new session.
-MADE = """UPDATE session s SET
-               upf_seid = m.upf_seid, open = m.open, threshold = m.threshold, quota = m.quota, nchf_ref = m.nchf_ref,
-               behind_gate = m.behind_gate, throttle_uplink = m.throttle_uplink, throttle_downlink = m.throttle_downlink,
-               addresses = string_to_array(m.addresses, ' '), renew_at = now() + make_interval(secs => m.renew_seconds)
-           FROM unnest($1::bigint[], $2::numeric[], $3::boolean[], $4::bigint[], $5::bigint[], $6::text[], $7::boolean[],
-                       $8::bigint[], $9::bigint[], $10::text[], $11::float8[])
-               AS m (seid, upf_seid, open, threshold, quota, nchf_ref, behind_gate, throttle_uplink, throttle_downlink,
-                     addresses, renew_seconds)
-           WHERE s.seid = m.seid"""
+# What the OCS has said first of a session, and whether the UPF does it.
+ANSWERED = """UPDATE session s SET
+               open = a.open, threshold = a.threshold, quota = a.quota, nchf_ref = a.nchf_ref,
+               behind_gate = a.behind_gate, throttle_uplink = a.throttle_uplink, throttle_downlink = a.throttle_downlink,
+               untold = a.untold, renew_at = now() + make_interval(secs => a.renew_seconds)
+           FROM unnest($1::bigint[], $2::boolean[], $3::bigint[], $4::bigint[], $5::text[], $6::boolean[], $7::bigint[],
+                       $8::bigint[], $9::boolean[], $10::float8[])
+               AS a (seid, open, threshold, quota, nchf_ref, behind_gate, throttle_uplink, throttle_downlink, untold,
+                     renew_seconds)
+           WHERE s.seid = a.seid"""
 
 
 @dataclass
@@ -132,20 +132,19 @@ def new_row(session: Session) -> tuple[Any, ...]:
     """A session as `INSERT` takes it."""
     throttle = session.throttle
     return (
-        session.seid, session.smf_seid, *session.smf, session.imsi, session.dnn, session.own_urr,
-        to_json(session.forwarding.actions),
-        session.open, session.limits.threshold, session.limits.quota, session.nchf_ref, session.behind_gate,
+        session.seid, session.smf_seid, *session.smf, session.upf_seid, session.imsi, session.dnn, session.own_urr,
+        to_json(session.forwarding.actions), session.open, session.limits.threshold, session.limits.quota, session.nchf_ref, session.behind_gate,
         None if throttle is None else throttle.uplink, None if throttle is None else throttle.downlink,
         to_json(session.qers), to_json(session.forwarding.towards), json.dumps(dict(session.forwarding.control)),
-        " ".join(session.addresses), session.renew_seconds,
+        session.untold, " ".join(session.addresses), session.renew_seconds,
     )  # fmt: skip
 
 
-def outcome_row(session: Session) -> tuple[Any, ...]:
-    """A session as `MADE` takes it."""
+def answered_row(session: Session) -> tuple[Any, ...]:
+    """A session as `ANSWERED` takes it."""
     throttle = session.throttle
     return (
-        session.seid, session.upf_seid, session.open, session.limits.threshold, session.limits.quota, session.nchf_ref,
-        session.behind_gate, None if throttle is None else throttle.uplink, None if throttle is None else throttle.downlink,
-        " ".join(session.addresses), session.renew_seconds,
+        session.seid, session.open, session.limits.threshold, session.limits.quota, session.nchf_ref, session.behind_gate,
+        None if throttle is None else throttle.uplink, None if throttle is None else throttle.downlink,
+        session.untold, session.renew_seconds,
     )  # fmt: skip

@@ -11,13 +11,13 @@ from typing import Any
 import asyncpg
 
 from mvnobox.n4.rows import (
+    ANSWERED,
     COLUMNS,
     INSERT,
-    MADE,
     Pending,
     Session,
+    answered_row,
     new_row,
-    outcome_row,
     session_of,
     to_json,
 )
@@ -28,8 +28,6 @@ from mvnobox.service.database import TROUBLE
 
 # SEIDs are taken from the sequence by so many; what is left of them at the end is never used.
 _SEIDS = 256
-# No instance waits for a UPF's answer as long as this.
-ABANDONED_SECONDS = 60.0
 
 
 class Store:
@@ -41,7 +39,7 @@ class Store:
         self._free: list[int] = []
         self._numbering = asyncio.Lock()
         self._adding = Together(self._add_all)
-        self._making = Together(self._made_all)
+        self._answering = Together(self._answered_all)
         self._reading = Together(self._sessions)
 
     async def ready(self) -> str | None:
@@ -98,29 +96,20 @@ class Store:
         return self._free.pop()
 
     async def add(self, session: Session) -> None:
-        """A session that is being established, closed: kept before the UPF hears of it."""
+        """A session that the UPF has: kept before the SMF hears of it."""
         await self._adding(session)
 
     async def _add_all(self, sessions: Sequence[Session]) -> Sequence[None]:
         await self._pool.execute(INSERT, *map(list, zip(*map(new_row, sessions), strict=True)))
         return [None] * len(sessions)
 
-    async def made(self, session: Session) -> None:
-        """The UPF has made a session, as the OCS let it: on disk before the SMF hears of it."""
-        await self._making(session)
+    async def answered(self, session: Session) -> None:
+        """What the OCS has said first of a session, and whether the UPF does it. On disk when this returns."""
+        await self._answering(session)
 
-    async def _made_all(self, sessions: Sequence[Session]) -> Sequence[None]:
-        await self._pool.execute(MADE, *map(list, zip(*map(outcome_row, sessions), strict=True)))
+    async def _answered_all(self, sessions: Sequence[Session]) -> Sequence[None]:
+        await self._pool.execute(ANSWERED, *map(list, zip(*map(answered_row, sessions), strict=True)))
         return [None] * len(sessions)
-
-    async def abandoned(self) -> list[int]:
-        """Sessions that were being established when whoever did it ended."""
-        rows = await self._pool.fetch(
-            """SELECT seid FROM session WHERE deleted_at IS NULL AND upf_seid IS NULL
-               AND created_at < now() - make_interval(secs => $1)""",
-            ABANDONED_SECONDS,
-        )
-        return [row["seid"] for row in rows]
 
     async def session(self, seid: int) -> Session | None:
         """A session by our SEID, deleted ones included (their last reports may still come)."""
@@ -296,7 +285,9 @@ class Store:
 
     async def sweep(self) -> None:
         """Forget sessions that ended long ago and owe nothing."""
+        # Versions that kept sessions before the UPF had them may have left some that it never had.
         await self._pool.execute(
-            """DELETE FROM session s WHERE deleted_at < now() - interval '1 hour'
+            """DELETE FROM session s WHERE (deleted_at < now() - interval '1 hour'
+                   OR deleted_at IS NULL AND upf_seid IS NULL AND created_at < now() - interval '1 hour')
                AND NOT EXISTS (SELECT FROM pending p WHERE p.seid = s.seid)"""
         )

@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 GATES = Counter("ctf_gate_total", "Gate changes", ["to"])
 THROTTLES = Counter("ctf_throttle_total", "Sessions slowed down and let go again", ["to"])
 UNTOLD = Counter("ctf_untold_total", "Changes that the UPF did not take and that are told again")
+# A session that the UPF does not have lets nothing pass.
+_TOLD = (Cause.ACCEPTED, Cause.SESSION_NOT_FOUND)
 # What the UPF reported by the CTF's rule with its answer.
 Reports = list[rules.Report]
 
@@ -58,6 +60,46 @@ class Switch:
         """A session has ended and owes nothing."""
         self.locks.pop(seid, None)
         self._remembered.pop(seid, None)
+
+    async def begin(self, session: Session, verdict: Verdict) -> tuple[bool, Reports]:
+        """The OCS's first word on a session that the UPF has closed: the UPF is told, then it is kept with the outcome.
+
+        Whoever finds the session as it was added asks the OCS again, is answered the same, and tells the UPF again; use
+        is counted from its first packet.
+
+        Whether the UPF has taken it, and its reports. `session` becomes what is kept.
+        """
+        async with self.locks[session.seid]:
+            kept = await self._store.session(session.seid)
+            if kept is None:
+                # A database that crashed meanwhile: see `rows.INSERT`.
+                await self._store.add(session)
+            elif kept.deleted or kept.nchf_ref is not None:
+                # It has ended, or another instance has had the same answer.
+                session.deleted = kept.deleted
+                if kept.deleted:
+                    await self._store.update(session.seid, nchf_ref=verdict.ref)
+                return True, []
+            else:
+                # The SMF may have changed them.
+                session.forwarding, session.qers = kept.forwarding, kept.qers
+            session.open, session.limits, session.throttle = verdict.granted > 0, self.limits(verdict), verdict.throttle
+            session.nchf_ref, session.renew_seconds = verdict.ref, renew_in(verdict.validity)
+            told, own = True, []
+            if session.open:
+                ies = [
+                    rules.update_urr(session.own_urr, session.limits),
+                    *forwarding.gate(session.forwarding, open_=True, detour=self._upf.detour(session.seid)),
+                    *(rules.rates(session.qers, session.throttle) if session.throttle is not None else ()),
+                ]
+                cause, own = await self._ask_upf(session, ies)
+                told = cause in _TOLD
+            session.untold, session.behind_gate = not told, not session.open
+            await self._store.answered(session)
+            self.remember(session)
+        if session.throttle is not None:
+            self.throttled.set()
+        return told, own
 
     async def apply(self, seid: int, verdict: Verdict) -> tuple[bool, float | None, Reports]:
         """Let the UPF know what the OCS said: limits, rates, and the gate open or closed.
@@ -139,8 +181,7 @@ class Switch:
         if change:
             await self._store.update(session.seid, **change)
         cause, own = await self._ask_upf(session, ies)
-        # A session that the UPF does not have lets nothing pass.
-        told = cause in (Cause.ACCEPTED, Cause.SESSION_NOT_FOUND)
+        told = cause in _TOLD
         after: dict[str, Any] = {}
         if told == change.get("untold", session.untold):
             after["untold"] = not told

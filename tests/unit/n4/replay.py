@@ -6,11 +6,12 @@ import json
 from pathlib import Path
 
 from mvnobox.n4.forwarding import OWN_FAR, renumbered
+from mvnobox.n4.rows import Session
 from mvnobox.n4.rules import OWN_URR
 from mvnobox.pfcp import codec
-from mvnobox.pfcp.codec import Ie, IeType, Message, Type
+from mvnobox.pfcp.codec import DROP, Ie, IeType, Message, Type
 
-from .conftest import Bench, placed
+from .conftest import Bench, placed, until
 
 RECORDED = json.loads((Path(__file__).parent / "data/open5gs_2_7_7.json").read_text())
 
@@ -61,18 +62,48 @@ class Replay:
         upf.answers[request.type].append(
             Message(recorded.type, 0, placed(recorded.ies, None, self.bench.upf.address), seid=self.seid)
         )
-        header = 0 if request.type == Type.SESSION_ESTABLISHMENT_REQUEST else self.seid
+        new = request.type == Type.SESSION_ESTABLISHMENT_REQUEST
         answer = await self.bench.smf.ask(
-            Message(request.type, 0, placed(request.ies, None, self.bench.smf.address), seid=header)
+            Message(
+                request.type, 0, placed(request.ies, None, self.bench.smf.address), seid=0 if new else self.seid
+            )
         )
         # The SMF sees the UPF's answer: the addresses are the CTF's, nothing else differs.
         assert answer.seid == self.smf_seid
-        if request.type == Type.SESSION_ESTABLISHMENT_REQUEST:
+        if new:
             self.seid = codec.parse_f_seid(answer.need(IeType.F_SEID))[0]
         assert answer.ies == placed(recorded.ies, self.seid, self.bench.own)
         seen = upf.asked[request.type][-1]
-        assert seen.seid == (0 if request.type == Type.SESSION_ESTABLISHMENT_REQUEST else self.upf_seid)
-        assert without_own(seen.ies) == placed(request.ies, self.seid, self.bench.own)
+        assert seen.seid == (0 if new else self.upf_seid)
+        wanted = placed(request.ies, self.seid, self.bench.own)
+        if new:
+            await self.opened(without_own(seen.ies), wanted)
+        else:
+            assert without_own(seen.ies) == wanted
+
+    async def opened(self, made: list[Ie], wanted: list[Ie]) -> None:
+        """A session begins closed, and is as the SMF wants it once the OCS has said so."""
+        assert [ie for ie in made if ie.type != IeType.CREATE_FAR] == [
+            ie for ie in wanted if ie.type != IeType.CREATE_FAR
+        ]
+        upf, action = self.bench.upf, actions(wanted)
+        # The third is the control plane's own.
+        assert actions(made) == action | {far: bytes([DROP, 0]) for far in (1, 2)}
+        session = await self.answered()
+        if session.open:
+            last = upf.asked[Type.SESSION_MODIFICATION_REQUEST][-1]
+            assert last.seid == self.upf_seid
+            assert actions(without_own(last.ies)) == {far: action[far] for far in (1, 2)}
+
+    async def answered(self) -> Session:
+        """The session after the OCS's first word."""
+
+        async def kept() -> Session | None:
+            found = await self.bench.store.session(self.seid)
+            return found if found is not None and not found.untold else None
+
+        found: Session = await until("the OCS's first word", kept)
+        return found
 
     async def from_upf(self, request: Message, recorded: Message) -> None:
         smf = self.bench.smf

@@ -32,9 +32,9 @@ async def test_use_is_charged_once_and_asked_for_before_it_ends(bench: Bench) ->
     await bench.account(imsi_in("ipv4"), 1_000_000_000)
     replay = Replay(bench)
     await replay.all(messages("ipv4", "association", "establishment"))
-    made = bench.upf.asked[Type.SESSION_ESTABLISHMENT_REQUEST][-1]
+    opening = bench.upf.asked[Type.SESSION_MODIFICATION_REQUEST][0]
     own = next(
-        ie.children() for ie in made.ies if ie.type == IeType.CREATE_URR and codec.u32(81, OWN_URR) in ie.children()
+        ie.children() for ie in opening.ies if ie.type == IeType.UPDATE_URR and codec.u32(81, OWN_URR) in ie.children()
     )
     assert codec.first(own, IeType.VOLUME_THRESHOLD) == codec.volume_threshold(QUANTUM)
     assert codec.first(own, IeType.VOLUME_QUOTA) == codec.volume_quota(QUOTA)

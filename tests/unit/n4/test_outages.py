@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import email.utils
 import time
 from typing import Any
 
+import asyncpg
 import pytest
 from tests.chf import Chf
 
@@ -107,21 +109,162 @@ async def test_an_ocs_that_says_when_to_come_again_is_not_asked_before(scripted:
     assert chf.used() == [QUANTUM, QUANTUM]
 
 
-async def test_a_set_up_waits_a_moment_only(scripted: tuple[Bench, Chf]) -> None:
-    bench, chf = scripted
-    chf.instead.append(failed(retry_after="0"))
-    chf.instead.append(failed(retry_after="3"))
+async def set_up(bench: Bench) -> Replay:
+    """A session as the SMF sees it, whatever the OCS says."""
     replay = Replay(bench)
     await replay.all(messages("ipv4", "association"))
     request, answer = messages("ipv4", "establishment")[0][1], messages("ipv4", "establishment")[1][1]
     bench.upf.answers[request.type].append(Message(answer.type, 0, placed(answer.ies, None, bench.upf.address), seid=0))
-    begun = time.monotonic()
     made = await bench.smf.ask(Message(request.type, 0, placed(request.ies, None, SMF), seid=0))
-    assert codec.number(made.first(codec.IeType.CAUSE), 1) == 1 and len(chf.asked) == 2
-    made_closed = far_actions(bench.upf.asked[request.type][-1].ies)
+    assert codec.number(made.first(codec.IeType.CAUSE), 1) == 1
+    replay.seid = codec.parse_f_seid(made.need(codec.IeType.F_SEID))[0]
+    replay.upf_seid = codec.parse_f_seid(answer.need(codec.IeType.F_SEID))[0]
+    replay.smf_seid = codec.parse_f_seid(request.need(codec.IeType.F_SEID))[0]
+    return replay
+
+
+async def test_a_set_up_does_not_wait_for_the_ocs_and_nothing_passes_before_its_answer(
+    scripted: tuple[Bench, Chf],
+) -> None:
+    bench, chf = scripted
+    chf.go.clear()
+    await set_up(bench)
+    made_closed = far_actions(bench.upf.asked[Type.SESSION_ESTABLISHMENT_REQUEST][-1].ies)
     assert made_closed[1][0] == made_closed[2][0] == DROP
+    await until("the OCS's being asked", lambda: chf.asked)
+    assert not bench.upf.asked[CHANGE]
+    chf.go.set()
     await until("the gate's opening", lambda: bench.upf.asked[CHANGE])
-    assert DROP not in actions(bench) and time.monotonic() - begun > 2.9
+    assert DROP not in actions(bench)
+
+
+async def test_a_new_session_opens_when_the_ocs_may_be_asked_again(scripted: tuple[Bench, Chf]) -> None:
+    bench, chf = scripted
+    chf.instead.append(failed(retry_after="2"))
+    begun = time.monotonic()
+    replay = await set_up(bench)
+    kept = await replay.answered()
+    assert (kept.open, kept.behind_gate, kept.nchf_ref) == (False, True, None)
+    await until("the gate's opening", lambda: bench.upf.asked[CHANGE])
+    assert DROP not in actions(bench) and time.monotonic() - begun > 1.9 and len(chf.asked) == 2
+
+
+async def test_a_new_session_begins_on_trust_where_the_ocs_says_so(scripted: tuple[Bench, Chf]) -> None:
+    bench, chf = scripted
+    chf.instead.append(failed("CONTINUE", retry_after="2"))
+    replay = await set_up(bench)
+    assert (await replay.answered()).open and DROP not in actions(bench)
+    await replay.report(QUANTUM, 0)
+    await until("the use", lambda: chf.used() == [QUANTUM])
+    assert [path.rpartition("chargingdata")[2] for path, _ in chf.asked] == ["", "", "/ref-2/update"]
+
+
+async def test_a_session_that_ends_before_the_ocs_has_answered_is_released(scripted: tuple[Bench, Chf]) -> None:
+    bench, chf = scripted
+    chf.go.clear()
+    replay = await set_up(bench)
+    await until("the OCS's being asked", lambda: chf.asked)
+    answer = await bench.smf.ask(Message(Type.SESSION_DELETION_REQUEST, 0, [], seid=replay.seid))
+    assert codec.number(answer.first(codec.IeType.CAUSE), 1) == 1
+    chf.go.set()
+    await until("the release", lambda: chf.asked[-1][0].endswith("/ref-1/release"))
+    assert not bench.upf.asked[CHANGE]
+
+
+async def test_what_the_ocs_says_while_its_first_answer_is_under_way_is_not_forgotten(
+    scripted: tuple[Bench, Chf],
+) -> None:
+    bench, chf = scripted
+    chf.go.clear()
+    granting, chf.unit = chf.unit, {"resultCode": "QUOTA_LIMIT_REACHED"}
+    replay = await set_up(bench)
+    await until("the OCS's being asked", lambda: chf.asked)
+    # A top-up: the answer that is under way knows nothing of it.
+    chf.unit = granting
+    assert await bench.notify(bench.addresses.path(replay.seid), "REAUTHORIZATION") == 204
+    chf.go.set()
+    await until("the gate's opening", lambda: bench.upf.asked[CHANGE] and DROP not in actions(bench))
+    assert [path.rpartition("chargingdata")[2] for path, _ in chf.asked] == ["", "/ref-1/update"]
+
+
+@pytest.mark.parametrize("known", [True, False])
+async def test_a_ctf_that_dies_before_the_first_answer_leaves_the_session_to_the_next(
+    scripted: tuple[Bench, Chf], known: bool
+) -> None:
+    bench, chf = scripted
+    chf.go.clear()
+    replay = await set_up(bench)
+    if known:
+        await until("the OCS's being asked", lambda: chf.asked)
+    await bench.stop()
+    chf.go.set()
+    await bench.start(bench.settings, bench.store)
+    await until("the gate's opening", lambda: bench.upf.asked[CHANGE] and DROP not in actions(bench))
+    assert (await replay.answered()).open
+
+
+async def test_the_smfs_change_before_the_first_answer_is_what_the_gate_opens_to(scripted: tuple[Bench, Chf]) -> None:
+    bench, chf = scripted
+    chf.go.clear()
+    replay = await set_up(bench)
+    idle = next(message for _, message in messages("ipv4", "idle") if message.is_request)
+    wanted = far_actions(idle.ies)
+    answer = await bench.smf.ask(Message(CHANGE, 0, placed(idle.ies, None, SMF), seid=replay.seid))
+    assert codec.number(answer.first(codec.IeType.CAUSE), 1) == 1
+    assert actions(bench) == {DROP}
+    chf.go.set()
+    await until("the gate's opening", lambda: len(bench.upf.asked[CHANGE]) > 1)
+    opened = far_actions(bench.upf.asked[CHANGE][-1].ies)
+    assert {far: opened[far] for far in wanted} == wanted
+
+
+async def test_an_opening_that_the_upf_refuses_at_first_is_told_again(scripted: tuple[Bench, Chf]) -> None:
+    bench, chf = scripted
+    bench.upf.refused.add(CHANGE)
+    replay = await set_up(bench)
+    await until("a refusal", lambda: bench.upf.asked[CHANGE])
+    bench.upf.refused.clear()
+    assert (await replay.answered()).open and DROP not in actions(bench)
+    assert len(chf.asked) == 1
+
+
+async def test_a_session_that_a_crashed_database_has_forgotten_is_kept_anew(
+    scripted: tuple[Bench, Chf], pg_database: Any
+) -> None:
+    bench, chf = scripted
+    chf.go.clear()
+    replay = await set_up(bench)
+    connection = await asyncpg.connect(pg_database.dsn("ctf_alpha"))
+    await connection.execute("DELETE FROM session")
+    await connection.close()
+    chf.go.set()
+    kept = await replay.answered()
+    assert kept.open and kept.nchf_ref == "ref-1" and kept.upf_seid == replay.upf_seid
+    await replay.report(QUANTUM, 0)
+    await until("the use", lambda: chf.used() == [QUANTUM])
+
+
+async def test_a_session_that_cannot_be_kept_is_not_left_on_the_upf(
+    scripted: tuple[Bench, Chf], pg_database: Any
+) -> None:
+    bench, _ = scripted
+    await established(bench)
+    connection = await asyncpg.connect(pg_database.dsn("ctf_alpha"))
+    await connection.execute("ALTER TABLE session RENAME TO away")
+    recorded = messages("ipv4", "session-release")[1][1]
+    deletion = Type.SESSION_DELETION_REQUEST
+    bench.upf.answers[deletion].append(Message(recorded.type, 0, recorded.ies, seid=0))
+    making = asyncio.ensure_future(set_up(bench))
+    await until("the end on the UPF", lambda: bench.upf.asked[deletion])
+    await connection.execute("ALTER TABLE away RENAME TO session")
+    await connection.close()
+    # The SMF asks again.
+    answer = messages("ipv4", "establishment")[1][1]
+    bench.upf.answers[answer.type - 1].append(
+        Message(answer.type, 0, placed(answer.ies, None, bench.upf.address), seid=0)
+    )
+    replay = await making
+    assert (await replay.answered()).open
 
 
 async def test_terminate_closes_at_once_and_the_use_is_still_owed(scripted: tuple[Bench, Chf]) -> None:

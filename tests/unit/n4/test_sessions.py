@@ -227,10 +227,11 @@ async def test_a_repeated_request_is_answered_from_memory_and_passed_once(script
     answer = messages("ipv4", "establishment")[1][1]
     bench.upf.answers[request.type].append(Message(answer.type, 0, placed(answer.ies, None, UPF), seid=0))
     made = len(bench.upf.asked[request.type])
-    sessions = len(chf.asked)
+    sessions, changes = len(chf.asked), len(bench.upf.asked[CHANGE])
     data = Message(request.type, 77, placed(request.ies, None, "127.0.9.4"), seid=0).encode()
     answers = await exchange("127.0.9.4", data, 3)
     assert len(set(answers)) == 1 and codec.decode(answers[0]).sequence == 77
+    await until("the gate's opening", lambda: len(bench.upf.asked[CHANGE]) > changes)
     assert len(bench.upf.asked[request.type]) == made + 1 and len(chf.asked) == sessions + 1
     idle = next(message for where, message in messages("ipv4", "idle") if message.is_request)
     changes = len(bench.upf.asked[CHANGE])

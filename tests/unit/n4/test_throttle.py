@@ -11,7 +11,7 @@ from mvnobox.n4.rules import Throttle, addresses, qer_rates, rates
 from mvnobox.pfcp import codec
 from mvnobox.pfcp.codec import Ie, IeType, Message, Type
 
-from .conftest import QUANTUM, SMF, Bench, placed, until
+from .conftest import QUANTUM, Bench, until
 from .replay import Replay, messages
 
 pytestmark = pytest.mark.timeout(60)
@@ -77,23 +77,21 @@ async def test_a_session_may_begin_slow_and_stays_so_behind_the_gate(scripted: t
     bench, chf = scripted
     chf.slow(1_000_000, 1_000_000)
     replay = Replay(bench)
-    await replay.all(messages("ipv4", "association"))
-    request, answer = messages("ipv4", "establishment")[0][1], messages("ipv4", "establishment")[1][1]
-    wanted = qer_rates(request.ies, {})
-    bench.upf.answers[request.type].append(Message(answer.type, 0, placed(answer.ies, None, bench.upf.address), seid=0))
-    made = await bench.smf.ask(Message(request.type, 0, placed(request.ies, None, SMF), seid=0))
-    replay.seid = codec.parse_f_seid(made.need(IeType.F_SEID))[0]
-    replay.upf_seid = codec.parse_f_seid(answer.need(IeType.F_SEID))[0]
-    assert set(told(bench.upf.asked[request.type][-1].ies).values()) == {mbr(1000, 1000).data}
+    await replay.all(messages("ipv4", "association", "establishment"))
+    wanted = qer_rates(messages("ipv4", "establishment")[0][1].ies, {})
     modified = bench.upf.asked[Type.SESSION_MODIFICATION_REQUEST]
+    assert told(modified[0].ies) == {qer: mbr(1000, 1000).data for qer in wanted}
+    so_far = len(modified)
+    kept = await bench.store.session(replay.seid)
+    assert kept is not None and kept.throttle == Throttle(1_000_000, 1_000_000)
     chf.unit, before = {}, chf.unit
     await replay.report(QUANTUM, 0)
-    await until("the gate's closing", lambda: modified)
+    await until("the gate's closing", lambda: len(modified) > so_far)
     assert not told(modified[-1].ies)
     chf.unit = before
     chf.free()
     assert await bench.ctf.gate.reauthorize(replay.seid)
-    await until("the gate's opening", lambda: len(modified) > 1)
+    await until("the gate's opening", lambda: len(modified) > so_far + 1)
     assert told(modified[-1].ies) == {qer: rate or mbr(2**40 - 1, 2**40 - 1).data for qer, rate in wanted.items()}
 
 

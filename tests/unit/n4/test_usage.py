@@ -52,12 +52,11 @@ async def session(store: Store, *, behind_gate: bool = False, ref: str | None = 
     """A session that the OCS and the UPF know; our SEID."""
     seid = await store.new_seid()
     made = Session(
-        seid=seid, smf_seid=7, smf=("127.0.0.1", 8805), upf_seid=None, imsi="208930000000001", dnn="internet",
+        seid=seid, smf_seid=7, smf=("127.0.0.1", 8805), upf_seid=9, imsi="208930000000001", dnn="internet",
         own_urr=OWN_URR, open=True, limits=Limits(1000, 2000), nchf_ref=ref, nchf_sequence=0, octets=0, deleted=False,
         behind_gate=behind_gate,
     )  # fmt: skip
     await store.add(made)
-    await store.made(replace(made, upf_seid=9))
     return seid
 
 
