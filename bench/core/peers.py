@@ -7,6 +7,7 @@ are those recorded between Open5GS's SMF and UPF; only addresses, SEIDs and sequ
 from __future__ import annotations
 
 import json
+import secrets
 import select
 import socket
 import statistics
@@ -106,7 +107,8 @@ class Smf:
         self._imsi = bytes(self._template).index(codec.user_id(_IMSI).data[2:])
         self._users = [codec.user_id(str(FIRST_IMSI + number)).data[2:] for number in range(ACCOUNTS)]
         self._number = int(time.time()) % 1000 * 10_000_000
-        self._sequence = 0
+        # Not those of a run before: the CTF answers them from memory.
+        self._sequence = secrets.randbelow(1 << 24)
 
     def associate(self) -> None:
         """Raises RuntimeError where the peer does not want to."""
@@ -114,7 +116,7 @@ class Smf:
         deadline = time.monotonic() + 60
         self._sock.settimeout(1)
         while time.monotonic() < deadline:
-            self._sequence += 1
+            self._sequence = (self._sequence + 1) & 0xFFFFFF
             self._sock.sendto(Message(Type.ASSOCIATION_SETUP_REQUEST, self._sequence, ies).encode(), self._peer)
             try:
                 while True:
@@ -137,8 +139,8 @@ class Smf:
         self._sock.sendto(template, self._peer)
         return self._sequence
 
-    def run(self, seconds: float, outstanding: int) -> dict[str, Any]:
-        """Set-ups a second and their times in ms."""
+    def run(self, seconds: float, outstanding: int, pause: float) -> dict[str, Any]:
+        """Set-ups a second and their times in ms; between an answer and the next request there are `pause` seconds."""
         waiting: dict[int, float] = {}
         took: list[float] = []
         refused = lost = 0
@@ -178,6 +180,8 @@ class Smf:
                     took.append(now - sent)
                 else:
                     refused += 1
+                if pause:
+                    time.sleep(pause)
                 waiting[self._send(now)] = time.perf_counter()
         elapsed = time.perf_counter() - begun
         took.sort()
@@ -237,11 +241,11 @@ def main() -> None:
             upf(own)
         case ["ocs", port]:
             ocs(int(port))
-        case ["smf", own, peer, seconds, outstanding]:
+        case ["smf", own, peer, seconds, outstanding, pause]:
             smf = Smf(own, peer)
             smf.associate()
-            smf.run(min(2.0, float(seconds)), int(outstanding))
-            print(json.dumps(smf.run(float(seconds), int(outstanding))))
+            smf.run(min(2.0, float(seconds)), int(outstanding), float(pause))
+            print(json.dumps(smf.run(float(seconds), int(outstanding), float(pause))))
 
 
 if __name__ == "__main__":

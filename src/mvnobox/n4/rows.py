@@ -24,26 +24,17 @@ _INSERTED = {
 # Others see it at once, and it outlives us; the disk has it with the next commit that waits for the disk: at the latest
 # that of the first answer, before which nothing passes. What a PostgreSQL that crashes in between forgets is written anew.
 INSERT = """INSERT INTO session ({}, addresses, renew_at) OVERRIDING SYSTEM VALUE
-             SELECT {}, string_to_array(addresses, ' '), now() + make_interval(secs => renew_seconds)
-             FROM unnest({}, ${}::text[], ${}::float8[]) AS row ({}, addresses, renew_seconds),
-                  set_config('synchronous_commit', 'off', true)""".format(
+             SELECT {}, string_to_array(${}::text, ' '), now() + make_interval(secs => ${}::float8)
+             FROM set_config('synchronous_commit', 'off', true)""".format(
     ", ".join(_INSERTED),
-    ", ".join(_INSERTED),
-    ", ".join(f"${place}::{kind}[]" for place, kind in enumerate(_INSERTED.values(), 1)),
+    ", ".join(f"${place}::{kind}" for place, kind in enumerate(_INSERTED.values(), 1)),
     len(_INSERTED) + 1,
     len(_INSERTED) + 2,
-    ", ".join(_INSERTED),
 )
 # What the OCS has said first of a session, and whether the UPF does it.
-ANSWERED = """UPDATE session s SET
-               open = a.open, threshold = a.threshold, quota = a.quota, nchf_ref = a.nchf_ref,
-               behind_gate = a.behind_gate, throttle_uplink = a.throttle_uplink, throttle_downlink = a.throttle_downlink,
-               untold = a.untold, renew_at = now() + make_interval(secs => a.renew_seconds)
-           FROM unnest($1::bigint[], $2::boolean[], $3::bigint[], $4::bigint[], $5::text[], $6::boolean[], $7::bigint[],
-                       $8::bigint[], $9::boolean[], $10::float8[])
-               AS a (seid, open, threshold, quota, nchf_ref, behind_gate, throttle_uplink, throttle_downlink, untold,
-                     renew_seconds)
-           WHERE s.seid = a.seid"""
+ANSWERED = """UPDATE session SET open = $2, threshold = $3, quota = $4, nchf_ref = $5, behind_gate = $6, throttle_uplink = $7,
+                  throttle_downlink = $8, untold = $9, renew_at = now() + make_interval(secs => $10)
+              WHERE seid = $1"""
 
 
 @dataclass

@@ -100,7 +100,7 @@ class Store:
         await self._adding(session)
 
     async def _add_all(self, sessions: Sequence[Session]) -> Sequence[None]:
-        await self._pool.execute(INSERT, *map(list, zip(*map(new_row, sessions), strict=True)))
+        await self._pool.executemany(INSERT, map(new_row, sessions))
         return [None] * len(sessions)
 
     async def answered(self, session: Session) -> None:
@@ -108,7 +108,7 @@ class Store:
         await self._answering(session)
 
     async def _answered_all(self, sessions: Sequence[Session]) -> Sequence[None]:
-        await self._pool.execute(ANSWERED, *map(list, zip(*map(answered_row, sessions), strict=True)))
+        await self._pool.executemany(ANSWERED, map(answered_row, sessions))
         return [None] * len(sessions)
 
     async def session(self, seid: int) -> Session | None:
