@@ -8,6 +8,8 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from prometheus_client import Histogram
+
 from mvnobox.n4 import rules
 from mvnobox.n4.forwarding import Forwarding, NumberTaken
 from mvnobox.n4.gate import SESSIONS, Gate
@@ -24,6 +26,10 @@ from mvnobox.service.database import TROUBLE
 log = logging.getLogger(__name__)
 SWEEP_SECONDS = 15.0
 DEFERRED_SECONDS = 0.5
+SETUP_SECONDS = Histogram(
+    "ctf_setup_seconds", "From the SMF's Session Establishment Request to its answer, the UPF's part included",
+    buckets=(0.001, 0.0015, 0.002, 0.003, 0.004, 0.006, 0.01, 0.02, 0.05, 0.1, 0.5, 1, 5),
+)  # fmt: skip
 # Sessions that are ended on the UPF at once, after their SMF's restart.
 ENDING_AT_ONCE = 16
 
@@ -160,7 +166,8 @@ class Ctf:
             case Type.ASSOCIATION_RELEASE_REQUEST:
                 return Message(Type.ASSOCIATION_RELEASE_RESPONSE, 0, [codec.node_id(self._own), _cause(Cause.ACCEPTED)])
             case Type.SESSION_ESTABLISHMENT_REQUEST:
-                return await self._establish(message, peer)
+                with SETUP_SECONDS.time():
+                    return await self._establish(message, peer)
             case Type.SESSION_MODIFICATION_REQUEST:
                 return await self._modify(message)
             case Type.SESSION_DELETION_REQUEST:
