@@ -97,3 +97,11 @@ def test_lines_are_slowed_beside_the_upf(found: dict[tuple[str, str, str], dict[
     rules = found["NetworkPolicy", "silverline-edge-up", "upf"]["spec"]["ingress"]
     (told,) = [rule for rule in rules if {"port": "shaper"} in rule["ports"]]
     assert [one["podSelector"]["matchLabels"]["app.kubernetes.io/name"] for one in told["from"]] == ["ctf"]
+
+
+def test_the_amf_has_room_for_all_places_of_gnbs(found: dict[tuple[str, str, str], dict[str, Any]]) -> None:
+    limits = {
+        name: found["Deployment", HOME, name]["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]
+        for name in ("amf", "nrf")
+    }
+    assert limits == {"amf": {"memory": "2Gi"}, "nrf": {"memory": "512Mi"}}

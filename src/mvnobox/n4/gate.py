@@ -213,6 +213,10 @@ class Gate:
         if worker is None or worker.done():
             self._employ(seid, self._settle(seid, after))
 
+    def busy(self, seid: int) -> bool:
+        """Whether anything of a session is being settled."""
+        return seid in self._workers
+
     def _employ(self, seid: int, work: Coroutine[Any, Any, None]) -> None:
         """Make some work that of a session's worker."""
 

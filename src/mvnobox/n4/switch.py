@@ -74,11 +74,13 @@ class Switch:
             if kept is None:
                 # A database that crashed meanwhile: see `rows.INSERT`.
                 await self._store.add(session)
-            elif kept.deleted or kept.nchf_ref is not None:
-                # It has ended, or another instance has had the same answer.
-                session.deleted = kept.deleted
-                if kept.deleted:
+            elif kept.deleted:
+                session.deleted = True
+                if verdict.ref is not None:
                     await self._store.update(session.seid, nchf_ref=verdict.ref)
+                return True, []
+            elif kept.nchf_ref is not None and (verdict.ref is None or kept.nchf_sequence or not kept.untold):
+                # Another instance has had the answer, and has gone on.
                 return True, []
             else:
                 # The SMF may have changed them.

@@ -19,6 +19,9 @@ from mvnobox.spec import BrandSpec
 UES = 4096
 # Open5GS, lib/proto/types.h: OGS_MAX_NUM_OF_PLMN.
 MOST_PLMNS = 12
+# Each gNB that connects takes the next of 128 places of 12.3 MiB (src/amf/context.c, amf_gnb_pool), which an AMF keeps: gNBs
+# that come and go fill all of them.
+AMF_MEMORY = "2Gi"
 # Resolvers of customers whose brand names none.
 PUBLIC_DNS = ("9.9.9.9", "149.112.112.112")
 PUBLIC_DNS6 = ("2620:fe::fe", "2620:fe::9")
@@ -123,6 +126,7 @@ def control_plane(
             # Over TCP the Service's protocol is TCP as well.
             ports.append({"name": "n2", "port": N2_PORT, "protocol": "TCP" if images.sctp else "SCTP"})
             more["sctp"] = True
+            more["memory"] = AMF_MEMORY
         functions.append(_function(name, ports, render_template(f"open5gs/{name}.yaml.j2", **context), **more))
     values = {
         **_base(images, monitoring_namespace),

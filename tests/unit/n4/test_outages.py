@@ -203,6 +203,24 @@ async def test_a_ctf_that_dies_before_the_first_answer_leaves_the_session_to_the
     assert (await replay.answered()).open
 
 
+@pytest.mark.parametrize("gone_on", [False, True])
+async def test_another_instance_may_have_had_the_same_answer(scripted: tuple[Bench, Chf], gone_on: bool) -> None:
+    bench, chf = scripted
+    chf.go.clear()
+    replay = await set_up(bench)
+    await until("the OCS's being asked", lambda: chf.asked)
+    # As an instance leaves it that has been answered and finds no UPF yet; or one that has found it.
+    await bench.store.update(replay.seid, nchf_ref="ref-1", renew_seconds=0.0, open=True, untold=not gone_on)
+    chf.go.set()
+    if gone_on:
+        await until("the worker's end", lambda: not bench.ctf.gate.busy(replay.seid))
+        assert not bench.upf.asked[CHANGE]
+    else:
+        await until("the gate's opening", lambda: bench.upf.asked[CHANGE] and DROP not in actions(bench))
+    kept = await replay.answered()
+    assert kept.open and kept.nchf_ref == "ref-1"
+
+
 async def test_the_smfs_change_before_the_first_answer_is_what_the_gate_opens_to(scripted: tuple[Bench, Chf]) -> None:
     bench, chf = scripted
     chf.go.clear()
