@@ -87,7 +87,7 @@ class Switch:
                 session.forwarding, session.qers = kept.forwarding, kept.qers
             session.open, session.limits, session.throttle = verdict.granted > 0, self.limits(verdict), verdict.throttle
             session.nchf_ref, session.renew_seconds = verdict.ref, renew_in(verdict.validity)
-            told, own = True, []
+            told, own = True, list[rules.Report]()
             if session.open:
                 ies = [
                     rules.update_urr(session.own_urr, session.limits),

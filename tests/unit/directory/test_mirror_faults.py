@@ -242,6 +242,25 @@ async def test_another_mongodb_takes_over_once_the_first_is_gone(directory: Any,
         pool.terminate()
 
 
+async def test_a_mongodb_that_the_last_replica_has_left_in_order_holds_nothing_up(directory: Any, by_hand: Any) -> None:
+    made, _, _ = by_hand
+    await directory.put(IMSI)
+    pool = await make_pool(directory.dsn("directory"))
+    counts = "SELECT (SELECT count(*) FROM directory.mirror) + (SELECT count(*) FROM directory.unmirrored)"
+    try:
+        await made.seed()
+        await made.leave()
+        # Another replica follows still.
+        assert await made.hold()
+        await forget(pool)
+        assert await directory.sql(counts, role="directory") == 2
+        await made.leave()
+        await forget(pool)
+        assert await directory.sql(counts, role="directory") == 0
+    finally:
+        pool.terminate()
+
+
 async def test_who_was_writing_as_the_mirror_came_is_not_missed(directory: Any, mirror: Any) -> None:
     """A transaction that began before notes nothing: subscribers of before are noted when it has ended."""
     order = await asyncpg.connect(directory.dsn("bss_alpha"))

@@ -64,9 +64,7 @@ class Replay:
         )
         new = request.type == Type.SESSION_ESTABLISHMENT_REQUEST
         answer = await self.bench.smf.ask(
-            Message(
-                request.type, 0, placed(request.ies, None, self.bench.smf.address), seid=0 if new else self.seid
-            )
+            Message(request.type, 0, placed(request.ies, None, self.bench.smf.address), seid=0 if new else self.seid)
         )
         # The SMF sees the UPF's answer: the addresses are the CTF's, nothing else differs.
         assert answer.seid == self.smf_seid

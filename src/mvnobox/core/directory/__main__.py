@@ -27,6 +27,8 @@ from mvnobox.service.web import health_routes, run_until_signal, serve_http
 from mvnobox.service.working import work_forever
 
 log = logging.getLogger(__name__)
+# What waits for a MongoDB that nobody follows any more, such as a word to the AMF, waits no longer than this.
+FORGET_SECONDS = 5.0
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 
@@ -60,6 +62,8 @@ async def serve(config: str) -> None:
             *([renewed(settings.amf_tls, amf_tls)] if settings.amf_tls and amf_tls else []),
         )
     finally:
+        if mirror:
+            await mirror.leave()
         pool.terminate()
 
 
@@ -78,7 +82,7 @@ async def _no_mirror(pool: asyncpg.Pool) -> None:
         await forget(pool)
         return 0
 
-    await work_forever(step, name="mirror", log=log, idle_seconds=60)
+    await work_forever(step, name="mirror", log=log, idle_seconds=FORGET_SECONDS)
 
 
 async def mirror_check(config: str) -> int:

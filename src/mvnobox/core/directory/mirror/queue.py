@@ -16,6 +16,7 @@ log = logging.getLogger(__name__)
 LEASE_SECONDS = 60.0
 # So many subscribers of before are noted at a time, and only when nothing else waits: orders have the way.
 _SEEDED_AT_ONCE = 1000
+LEAVE_SECONDS = 2.0
 # After so long without a sign of life a mirror is no more, and another MongoDB may take its place.
 _GONE = "interval '1 minute'"
 _HOLD = f"""INSERT INTO mirror AS m (target) VALUES ($1) ON CONFLICT (one) DO UPDATE
@@ -78,6 +79,11 @@ class Queue:
     async def hold(self) -> bool:
         """Say that this MongoDB follows; from the first time on changes are noted. False while another one does."""
         return await self._pool.fetchval(_HOLD, self._target, timeout=QUERY_SECONDS) is not None
+
+    async def leave(self) -> None:
+        """A replica's orderly end. Who still follows says so within seconds; without such a one the MongoDB is done with."""
+        statement = "UPDATE mirror SET seen = '-infinity' WHERE target = $1"
+        await self._pool.execute(statement, self._target, timeout=LEAVE_SECONDS)
 
     async def go_on_from(self, label: int) -> None:
         """Number claims above what documents have: the database may be younger than they are, after a disaster."""

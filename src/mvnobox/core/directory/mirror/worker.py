@@ -67,6 +67,12 @@ class Mirror:
             return None
         return f"the mirror's MongoDB {self._trouble}; {self._backlog.waiting} subscribers wait to be written there"
 
+    async def leave(self) -> None:
+        """See `Queue.leave`; after the end of `run`."""
+        if self._ours:
+            with contextlib.suppress(*TROUBLE):
+                await self._queue.leave()
+
     async def run(self) -> None:
         """Work until cancelled."""
         failures = 0
