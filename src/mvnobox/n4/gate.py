@@ -80,33 +80,44 @@ class Gate:
         no answer the session would have begun closed all the same.
         """
         self.switch.remember(session)
+        if self.busy(session.seid):
+            # Found in the database as one that owes its first request: that worker does the same.
+            self.work(session.seid)
+            return
         self._unanswered[session.seid] = False
         self._employ(session.seid, self._begin(session))
 
     async def _begin(self, session: Session) -> None:
         seid = session.seid
         assert session.imsi is not None
+        own: list[rules.Report] = []
         try:
             verdict = await self.first_quota(session.imsi, seid, session.dnn)
-            told, own = await _patiently(lambda: self.switch.begin(session, verdict))
+            told, renewal = await _patiently(lambda: self.switch.begin(session, verdict, own))
+            if own:
+                await _patiently(lambda: self.owe(seid, own))
             if session.deleted and verdict.ref is not None:
                 # When it ended there was nothing to release.
                 await _patiently(lambda: self.owe(seid, [], release=True))
         finally:
             asked_again = self._unanswered.pop(seid)
-        if own:
-            await self.owe(seid, own)
         if asked_again:
             self._in_background(lambda: self.reauthorize(seid))
         if not session.deleted:
-            self.renewals.note(seid, session.renew_seconds)
             (_OPEN if session.open else _SHUT).inc()
+            if renewal is not None:
+                self.renewals.note(seid, renewal)
         if seid in self._dirty or not told or verdict.ref is None:
             await self._settle(seid, verdict.after)
 
     def never_was(self, seid: int) -> None:
         """A new session is given up; whether the database has it is not known."""
-        self._in_background(lambda: self._store.mark_deleted(seid))
+
+        async def end() -> None:
+            await self._store.mark_deleted(seid)
+            await self.owe(seid, [], release=True)
+
+        self._in_background(end)
 
     async def first_quota(self, imsi: str, seid: int, dnn: str | None) -> Verdict:
         """What the OCS says of a new session; without an answer nothing, or a quota on trust where it says so."""
@@ -311,6 +322,11 @@ class Gate:
                 # Due at once until the answer is applied, in case we die before.
                 await self._store.update(seid, nchf_ref=verdict.ref, renew_seconds=0.0)
                 if pending is not None:
+                    return True, True
+                now = await self._store.session(seid)
+                if now is not None and (now.deleted or seid in self._dirty):
+                    # Ended meanwhile, when there was nothing to release; or the OCS has said something since.
+                    await self._take(seid, [], release=now.deleted)
                     return True, True
             elif session.deleted:
                 lost = await self._store.give_up(seid)

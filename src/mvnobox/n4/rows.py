@@ -31,10 +31,10 @@ INSERT = """INSERT INTO session ({}, addresses, renew_at) OVERRIDING SYSTEM VALU
     len(_INSERTED) + 1,
     len(_INSERTED) + 2,
 )
-# What the OCS has said first of a session, and whether the UPF does it.
+# What the OCS has said first of a session, and whether the UPF does it; not where another instance is further.
 ANSWERED = """UPDATE session SET open = $2, threshold = $3, quota = $4, nchf_ref = $5, behind_gate = $6, throttle_uplink = $7,
                   throttle_downlink = $8, untold = $9, renew_at = now() + make_interval(secs => $10)
-              WHERE seid = $1"""
+              WHERE seid = $1 AND (nchf_ref IS NULL OR nchf_ref = $5 AND nchf_sequence = 0)"""
 
 
 @dataclass

@@ -173,7 +173,7 @@ class Store:
         """
         async with self._pool.acquire() as connection, connection.transaction():
             row = await connection.fetchrow(
-                "SELECT seen, nchf_sequence, nchf_ref, behind_gate, octets FROM session WHERE seid = $1 FOR UPDATE",
+                "SELECT seen, nchf_sequence, nchf_ref, open, behind_gate, octets FROM session WHERE seid = $1 FOR UPDATE",
                 seid,
             )
             if row is None:
@@ -181,11 +181,13 @@ class Store:
             seen = Seen(json.loads(row["seen"]))
             total = uplink = downlink = 0
             fresh = counted = False
+            # A new session begins closed, and may be open already where its first answer is not kept yet.
+            closed = row["behind_gate"] or (row["nchf_ref"] is None and not row["open"])
             for urr, sequence, (all_, up, down) in reports:
                 if not seen.add(urr, sequence):
                     continue
                 fresh = True
-                if not (row["behind_gate"] and is_of_dropped(all_)):
+                if not (closed and is_of_dropped(all_)):
                     total, uplink, downlink, counted = total + all_, uplink + up, downlink + down, True
             if row["nchf_ref"] is None and row["behind_gate"] and row["octets"] == 0:
                 # The gate was never open.

@@ -61,47 +61,58 @@ class Switch:
         self.locks.pop(seid, None)
         self._remembered.pop(seid, None)
 
-    async def begin(self, session: Session, verdict: Verdict) -> tuple[bool, Reports]:
+    async def begin(self, session: Session, verdict: Verdict, own: Reports) -> tuple[bool, float | None]:
         """The OCS's first word on a session that the UPF has closed: the UPF is told, then it is kept with the outcome.
 
         Whoever finds the session as it was added asks the OCS again, is answered the same, and tells the UPF again; use
         is counted from its first packet.
 
-        Whether the UPF has taken it, and its reports. `session` becomes what is kept.
+        Whether the UPF has taken it, and seconds until the quota has to be renewed (None: another instance sees to it).
+        `session` becomes what is kept; the UPF's reports are added to `own`, whatever is raised.
         """
-        async with self.locks[session.seid]:
-            kept = await self._store.session(session.seid)
+        seid = session.seid
+        async with self.locks[seid]:
+            kept = await self._store.session(seid)
             if kept is None:
                 # A database that crashed meanwhile: see `rows.INSERT`.
                 await self._store.add(session)
             elif kept.deleted:
                 session.deleted = True
                 if verdict.ref is not None:
-                    await self._store.update(session.seid, nchf_ref=verdict.ref)
-                return True, []
+                    await self._store.update(seid, nchf_ref=verdict.ref)
+                return True, None
             elif kept.nchf_ref is not None and (verdict.ref is None or kept.nchf_sequence or not kept.untold):
                 # Another instance has had the answer, and has gone on.
-                return True, []
+                session.open = kept.open
+                return True, None
             else:
                 # The SMF may have changed them.
                 session.forwarding, session.qers = kept.forwarding, kept.qers
             session.open, session.limits, session.throttle = verdict.granted > 0, self.limits(verdict), verdict.throttle
             session.nchf_ref, session.renew_seconds = verdict.ref, renew_in(verdict.validity)
-            told, own = True, list[rules.Report]()
+            told = True
             if session.open:
                 ies = [
                     rules.update_urr(session.own_urr, session.limits),
-                    *forwarding.gate(session.forwarding, open_=True, detour=self._upf.detour(session.seid)),
+                    *forwarding.gate(session.forwarding, open_=True, detour=self._upf.detour(seid)),
                     *(rules.rates(session.qers, session.throttle) if session.throttle is not None else ()),
                 ]
-                cause, own = await self._ask_upf(session, ies)
+                cause, reports = await self._ask_upf(session, ies)
+                own += reports
                 told = cause in _TOLD
             session.untold, session.behind_gate = not told, not session.open
             await self._store.answered(session)
+            kept = await self._store.session(seid)
+            if kept is not None:
+                # What is not under the lock: the end of all sessions of a UPF, and other instances.
+                session.deleted = kept.deleted
+                if kept.open != session.open and not kept.deleted:
+                    await self._store.update(seid, untold=True)
+                    told = False
             self.remember(session)
         if session.throttle is not None:
             self.throttled.set()
-        return told, own
+        return told, session.renew_seconds
 
     async def apply(self, seid: int, verdict: Verdict) -> tuple[bool, float | None, Reports]:
         """Let the UPF know what the OCS said: limits, rates, and the gate open or closed.

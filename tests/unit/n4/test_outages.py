@@ -13,6 +13,8 @@ import pytest
 from tests.chf import Chf
 
 from mvnobox.n4.nchf import LONGEST_PAUSE_SECONDS, _pause
+from mvnobox.n4.rows import Session
+from mvnobox.n4.rules import CLOSED
 from mvnobox.pfcp import codec
 from mvnobox.pfcp.codec import DROP, Message, Type
 
@@ -169,6 +171,73 @@ async def test_a_session_that_ends_before_the_ocs_has_answered_is_released(scrip
     chf.go.set()
     await until("the release", lambda: chf.asked[-1][0].endswith("/ref-1/release"))
     assert not bench.upf.asked[CHANGE]
+
+
+async def ended(bench: Bench, replay: Replay) -> None:
+    """As when a UPF has started anew, or by another instance: not under this one's lock."""
+    await bench.store.mark_deleted(replay.seid)
+    await bench.ctf.gate.owe(replay.seid, [], release=True)
+
+
+async def test_a_session_that_ends_while_the_upf_opens_it_is_released(scripted: tuple[Bench, Chf]) -> None:
+    bench, chf = scripted
+    bench.upf.silent.add(CHANGE)
+    replay = await set_up(bench)
+    await until("the gate's opening", lambda: bench.upf.asked[CHANGE])
+    await ended(bench, replay)
+    bench.upf.silent.clear()
+    await until("the release", lambda: chf.asked[-1][0].endswith("/ref-1/release"))
+
+
+@pytest.mark.parametrize("what", ["end", "abort"])
+async def test_what_comes_while_a_successor_asks_for_the_first_time_is_not_forgotten(
+    scripted: tuple[Bench, Chf], what: str
+) -> None:
+    bench, chf = scripted
+    chf.go.clear()
+    replay = await set_up(bench)
+    await until("the OCS's being asked", lambda: chf.asked)
+    await bench.restart()
+    await until("the successor's asking", lambda: len(chf.asked) == 2)
+    # What it was granted is not known to have ended.
+    if what == "end":
+        await ended(bench, replay)
+    else:
+        assert await bench.notify(bench.addresses.path(replay.seid)) == 204
+    chf.go.set()
+    last = "/release" if what == "end" else "/update"
+    await until("the next request", lambda: chf.asked[-1][0].endswith(last))
+
+
+async def test_what_is_dropped_before_the_first_answer_is_nobodys_use(scripted: tuple[Bench, Chf]) -> None:
+    bench, chf = scripted
+    chf.go.clear()
+    replay = await set_up(bench)
+    await replay.report(CLOSED.threshold + 1400, 0)
+    chf.go.set()
+    await replay.answered()
+    await replay.report(QUANTUM, 1)
+    await until("the use", lambda: chf.used())
+    assert chf.used() == [QUANTUM]
+
+
+async def test_one_worker_asks_for_a_session_that_is_found_before_it_begins(scripted: tuple[Bench, Chf]) -> None:
+    bench, chf = scripted
+    chf.go.clear()
+    add = bench.store.add
+
+    async def found_at_once(session: Session) -> None:
+        await add(session)
+        assert session.seid in await bench.store.owing()
+        bench.ctf.gate.work(session.seid)
+
+    bench.store.add = found_at_once  # type: ignore[method-assign]
+    replay = await set_up(bench)
+    await until("the OCS's being asked", lambda: chf.asked)
+    chf.go.set()
+    assert (await replay.answered()).open
+    await until("the worker's end", lambda: not bench.ctf.gate.busy(replay.seid))
+    assert sum(path.endswith("/chargingdata") for path, _ in chf.asked) == 1
 
 
 async def test_what_the_ocs_says_while_its_first_answer_is_under_way_is_not_forgotten(

@@ -61,9 +61,9 @@ async def serve(config: str) -> None:
             *([renewed(settings.tls, tls)] if settings.tls and tls else []),
             *([renewed(settings.amf_tls, amf_tls)] if settings.amf_tls and amf_tls else []),
         )
-    finally:
         if mirror:
             await mirror.leave()
+    finally:
         pool.terminate()
 
 
