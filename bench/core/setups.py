@@ -116,6 +116,7 @@ async def _count(dsn: str, *, settled: bool = False) -> int:
         while settled and await connection.fetchval("SELECT EXISTS (SELECT FROM session WHERE untold)"):
             if time.monotonic() > deadline:
                 raise RuntimeError(f"sessions that are not open {SETTLED_SECONDS} s after the last was answered")
+            await asyncio.sleep(0.01)
         return int(await connection.fetchval("SELECT count(*) FROM session WHERE open AND NOT untold"))
     finally:
         await connection.close()

@@ -220,13 +220,13 @@ class Gate:
         self._dirty.add(seid)
         if seid in self._news:
             self._news[seid].set()
-        worker = self._workers.get(seid)
-        if worker is None or worker.done():
+        if not self.busy(seid):
             self._employ(seid, self._settle(seid, after))
 
     def busy(self, seid: int) -> bool:
         """Whether anything of a session is being settled."""
-        return seid in self._workers
+        worker = self._workers.get(seid)
+        return worker is not None and not worker.done()
 
     def _employ(self, seid: int, work: Coroutine[Any, Any, None]) -> None:
         """Make some work that of a session's worker."""

@@ -21,6 +21,8 @@ from mvnobox.core.directory.store import make_pool
 IMSI = "208930000000001"
 K, OPC = "465b5ce8b199b49faa5f0a2ee238a6bc", "cd63cb71954a9f4e48a5994e37a02baf"
 PUT_MANY = "SELECT directory.put_subscribers($1, $2, $3, $4)"
+# What the database keeps of a MongoDB that follows.
+KEPT = "SELECT (SELECT count(*) FROM directory.mirror) + (SELECT count(*) FROM directory.unmirrored)"
 
 
 def imsi_of(number: int) -> str:
@@ -236,8 +238,7 @@ async def test_another_mongodb_takes_over_once_the_first_is_gone(directory: Any,
         await directory.sql("UPDATE directory.mirror SET seen = now() - interval '2 minutes'", role="directory")
         await forget(pool)
         await directory.put("208930000000002")
-        counts = "SELECT (SELECT count(*) FROM directory.mirror) + (SELECT count(*) FROM directory.unmirrored)"
-        assert await directory.sql(counts, role="directory") == 0
+        assert await directory.sql(KEPT, role="directory") == 0
     finally:
         pool.terminate()
 
@@ -246,17 +247,16 @@ async def test_a_mongodb_that_the_last_replica_has_left_in_order_holds_nothing_u
     made, _, _ = by_hand
     await directory.put(IMSI)
     pool = await make_pool(directory.dsn("directory"))
-    counts = "SELECT (SELECT count(*) FROM directory.mirror) + (SELECT count(*) FROM directory.unmirrored)"
     try:
         await made.seed()
         await made.leave()
         # Another replica follows still.
         assert await made.hold()
         await forget(pool)
-        assert await directory.sql(counts, role="directory") == 2
+        assert await directory.sql(KEPT, role="directory") == 2
         await made.leave()
         await forget(pool)
-        assert await directory.sql(counts, role="directory") == 0
+        assert await directory.sql(KEPT, role="directory") == 0
     finally:
         pool.terminate()
 

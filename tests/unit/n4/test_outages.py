@@ -125,15 +125,21 @@ async def set_up(bench: Bench) -> Replay:
     return replay
 
 
+async def unanswered(bench: Bench, chf: Chf) -> Replay:
+    """A session whose first request the OCS has, and has not answered."""
+    chf.go.clear()
+    replay = await set_up(bench)
+    await until("the OCS's being asked", lambda: chf.asked)
+    return replay
+
+
 async def test_a_set_up_does_not_wait_for_the_ocs_and_nothing_passes_before_its_answer(
     scripted: tuple[Bench, Chf],
 ) -> None:
     bench, chf = scripted
-    chf.go.clear()
-    await set_up(bench)
+    await unanswered(bench, chf)
     made_closed = far_actions(bench.upf.asked[Type.SESSION_ESTABLISHMENT_REQUEST][-1].ies)
     assert made_closed[1][0] == made_closed[2][0] == DROP
-    await until("the OCS's being asked", lambda: chf.asked)
     assert not bench.upf.asked[CHANGE]
     chf.go.set()
     await until("the gate's opening", lambda: bench.upf.asked[CHANGE])
@@ -163,9 +169,7 @@ async def test_a_new_session_begins_on_trust_where_the_ocs_says_so(scripted: tup
 
 async def test_a_session_that_ends_before_the_ocs_has_answered_is_released(scripted: tuple[Bench, Chf]) -> None:
     bench, chf = scripted
-    chf.go.clear()
-    replay = await set_up(bench)
-    await until("the OCS's being asked", lambda: chf.asked)
+    replay = await unanswered(bench, chf)
     answer = await bench.smf.ask(Message(Type.SESSION_DELETION_REQUEST, 0, [], seid=replay.seid))
     assert codec.number(answer.first(codec.IeType.CAUSE), 1) == 1
     chf.go.set()
@@ -194,12 +198,9 @@ async def test_what_comes_while_a_successor_asks_for_the_first_time_is_not_forgo
     scripted: tuple[Bench, Chf], what: str
 ) -> None:
     bench, chf = scripted
-    chf.go.clear()
-    replay = await set_up(bench)
-    await until("the OCS's being asked", lambda: chf.asked)
+    replay = await unanswered(bench, chf)
     await bench.restart()
     await until("the successor's asking", lambda: len(chf.asked) == 2)
-    # What it was granted is not known to have ended.
     if what == "end":
         await ended(bench, replay)
     else:
@@ -244,10 +245,8 @@ async def test_what_the_ocs_says_while_its_first_answer_is_under_way_is_not_forg
     scripted: tuple[Bench, Chf],
 ) -> None:
     bench, chf = scripted
-    chf.go.clear()
     granting, chf.unit = chf.unit, {"resultCode": "QUOTA_LIMIT_REACHED"}
-    replay = await set_up(bench)
-    await until("the OCS's being asked", lambda: chf.asked)
+    replay = await unanswered(bench, chf)
     # A top-up: the answer that is under way knows nothing of it.
     chf.unit = granting
     assert await bench.notify(bench.addresses.path(replay.seid), "REAUTHORIZATION") == 204
@@ -275,9 +274,7 @@ async def test_a_ctf_that_dies_before_the_first_answer_leaves_the_session_to_the
 @pytest.mark.parametrize("gone_on", [False, True])
 async def test_another_instance_may_have_had_the_same_answer(scripted: tuple[Bench, Chf], gone_on: bool) -> None:
     bench, chf = scripted
-    chf.go.clear()
-    replay = await set_up(bench)
-    await until("the OCS's being asked", lambda: chf.asked)
+    replay = await unanswered(bench, chf)
     # As an instance leaves it that has been answered and finds no UPF yet; or one that has found it.
     await bench.store.update(replay.seid, nchf_ref="ref-1", renew_seconds=0.0, open=True, untold=not gone_on)
     chf.go.set()
