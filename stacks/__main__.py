@@ -49,6 +49,7 @@ def platform(config: pulumi.Config, env: str) -> None:
             encrypted=pulumi.runtime.is_config_secret(config.full_key("subscribers")),
             tls_secret=config.get("subscribersTls"),
         ),
+        directory_login=config.get("directoryCorePassword") is not None,
     )
     secrets = PlatformSecrets(
         postgres_password=config.require_secret("postgresPassword"),
@@ -58,6 +59,7 @@ def platform(config: pulumi.Config, env: str) -> None:
         directory_private_key=config.require_secret("directoryPrivateKey"),
         sbi_authority_key=config.require_secret("sbiAuthorityKey") if sbi_tls and sbi_tls.automatic else None,
         subscribers=config.get_secret("subscribers"),
+        directory_core_password=config.get_secret("directoryCorePassword"),
     )
     Platform("platform", PlatformArgs(plan=plan, secrets=secrets, provider=cluster_provider(config)))
     pulumi.export("namespace", plan.namespace)
@@ -89,6 +91,7 @@ def brand(config: pulumi.Config, env: str) -> None:
         forwarding=forwarding_from(config.get("forwarding")),
         lab_ues=lab_ues_from(config.get("labUes")),
         sbi_tls=sbi_tls,
+        directory_login=config.get("directoryCorePassword") is not None,
     )
     # Everything of the brand goes by the provider: nothing is made before it is known.
     context = served(shared, plan, config.require("context"))
@@ -104,6 +107,7 @@ def brand(config: pulumi.Config, env: str) -> None:
         ocs_tenant_key=shared.require_output("ocsTenantKey"),
         directory_public_key=shared.require_output("directoryPublicKey"),
         sbi_authority_key=authority_key,
+        directory_core_password=config.get_secret("directoryCorePassword"),
     )
     provider = cluster_provider(config, context)
     Brand(plan.brand.name, BrandArgs(plan=plan, secrets=secrets, provider=provider))

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_kubernetes as kubernetes
 
-from components.platform import database_url
+from components.platform import core_uri, database_url
 from components.release import namespace, release, secret
 from components.sbi import certificate
 from mvnobox.render import BrandPlan, brand_namespaces, brand_releases, brand_resources
+from mvnobox.render.directory import SIMULATED_SECRET
 from mvnobox.render.sbi_tls import BRAND_FUNCTIONS, MADE_SECRET
 
 
@@ -28,6 +29,8 @@ class BrandSecrets:
     directory_public_key: pulumi.Input[str]
     # The platform's, where the kit makes the SBI's certificates.
     sbi_authority_key: pulumi.Input[str] | None = None
+    # The platform's, with which a simulated core reads the directory.
+    directory_core_password: pulumi.Input[str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +78,9 @@ class Brand(pulumi.ComponentResource):
         }
         if secrets.sbi_authority_key is not None:
             contents[MADE_SECRET] = certificate(secrets.sbi_authority_key, plan.env, plan.namespace, BRAND_FUNCTIONS)
+        if secrets.directory_core_password is not None and plan.core == "simulated":
+            uri = core_uri(secrets.directory_core_password, plan.platform_namespace)
+            contents[SIMULATED_SECRET] = {"DIRECTORY_URI": uri}
         # The tenant's Job runs beside the database, where its administrator's password is.
         own = homes[plan.namespace].metadata["name"]
         made = {

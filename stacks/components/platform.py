@@ -9,7 +9,7 @@ import pulumi_kubernetes as kubernetes
 
 from components.release import namespace, release, secret
 from components.sbi import certificate
-from mvnobox.render import PlatformPlan, platform_namespaces, platform_releases
+from mvnobox.render import PlatformPlan, directory_uri, directory_users, platform_namespaces, platform_releases
 from mvnobox.render.sbi_tls import MADE_SECRET, PLATFORM_FUNCTIONS
 from mvnobox.render.subscribers import SECRET
 
@@ -30,6 +30,8 @@ class PlatformSecrets:
     sbi_authority_key: pulumi.Input[str] | None = None
     # The URI of a MongoDB of the user's own.
     subscribers: pulumi.Input[str] | None = None
+    # With which cores read the directory.
+    directory_core_password: pulumi.Input[str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +48,11 @@ def database_url(role: str, password: pulumi.Input[str], platform_namespace: str
     return pulumi.Output.concat(
         f"postgresql://{role}:", password, f"@postgresql.{platform_namespace}.svc.cluster.local:5432/mvno"
     )
+
+
+def core_uri(password: pulumi.Input[str], platform_namespace: str, *, tls: bool = False) -> pulumi.Output[str]:
+    """The URI by which a core reads the directory."""
+    return pulumi.Output.secret(password).apply(lambda plain: directory_uri(platform_namespace, plain, tls=tls))
 
 
 class Platform(pulumi.ComponentResource):
@@ -74,6 +81,11 @@ class Platform(pulumi.ComponentResource):
         }
         if secrets.sbi_authority_key is not None:
             contents[MADE_SECRET] = certificate(secrets.sbi_authority_key, plan.env, plan.namespace, PLATFORM_FUNCTIONS)
+        if secrets.directory_core_password is not None:
+            password = pulumi.Output.secret(secrets.directory_core_password)
+            contents["directory-env"]["DIRECTORY_USERS"] = password.apply(directory_users)
+            if plan.core == "open5gs":
+                contents[SECRET] = {"DB_URI": core_uri(password, plan.namespace, tls=plan.sbi_tls is not None)}
         if secrets.subscribers is not None:
             contents[SECRET] = {"DB_URI": secrets.subscribers}
             contents["directory-env"]["DIRECTORY_MIRROR"] = secrets.subscribers

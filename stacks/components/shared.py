@@ -10,7 +10,7 @@ import pulumi
 
 from components.settings import slices_from
 from mvnobox.errors import KitError
-from mvnobox.render import BrandPlan, CoreSlice, check_platform
+from mvnobox.render import BrandPlan, CoreSlice, check_directory, check_platform
 from mvnobox.render.sbi_tls import check_agreement
 
 
@@ -21,6 +21,7 @@ def served(shared: pulumi.StackReference, plan: BrandPlan, setting: pulumi.Input
         core, slices, sbi_tls, value = found
         try:
             check_platform(plan, core, None if slices is None else slices_from(json.loads(slices)))
+            check_directory(plan, sbi_tls)
             if plan.core == "open5gs":
                 check_agreement(plan.sbi_tls, sbi_tls)
         except KitError as error:

@@ -72,7 +72,7 @@ SIX = BRAND.brand.model_copy(update={"data_networks": _NETWORKS})
 SIX_BRAND = dataclasses.replace(BRAND, env="six", brand=SIX)
 SIX_REAL_BRAND = dataclasses.replace(EPC_BRAND, env="sixreal", brand=SIX)
 SIX_OUT_BRAND = dataclasses.replace(SIX_REAL_BRAND, env="sixout", epc=OUTSIDE_EPC)
-SIMULATED = [*platform_releases(PLATFORM), *brand_releases(BRAND)]
+SIMULATED = [*platform_releases(PLATFORM), *brand_releases(dataclasses.replace(BRAND, directory_login=True))]
 REAL = [
     release
     for release in [*platform_releases(REAL_PLATFORM), *brand_releases(REAL_BRAND)]
@@ -111,13 +111,16 @@ SECURED = [
     if release.chart in ("open5gs", "directory")
 ]
 OWN = [release for release in platform_releases(OWN_PLATFORM) if release.chart in ("open5gs", "directory")]
+# The directory asks its readers for a password, and speaks TLS with them.
+LOGIN_PLATFORM = dataclasses.replace(EPC_PLATFORM, env="login", sbi_tls=SbiTls(), directory_login=True)
+LOGIN = [release for release in platform_releases(LOGIN_PLATFORM) if release.chart in ("open5gs", "directory")]
 WITH_IPV6 = [
     release
     for plan in (SIX_BRAND, SIX_REAL_BRAND, SIX_OUT_BRAND)
     for release in brand_releases(plan)
     if release.chart in ("open5gs", "coresim")
 ]
-RELEASES = [*SIMULATED, *REAL, *WITH_4G, *EDGE, *OUT, *SECURED, *OWN, *WITH_IPV6]
+RELEASES = [*SIMULATED, *REAL, *WITH_4G, *EDGE, *OUT, *SECURED, *OWN, *LOGIN, *WITH_IPV6]
 
 
 def objects(helm: Path, release: Release) -> list[dict[str, Any]]:

@@ -69,6 +69,44 @@ def test_a_mongodbs_uri_is_in_secrets_and_nowhere_else(mocks: Mocks) -> None:
     assert "c0rrect" not in str([one.inputs for one in mocks.made if not one.typ.endswith(":Secret")])
 
 
+@pytest.mark.parametrize("tls", [False, True])
+def test_the_directory_asks_its_readers_for_a_password(mocks: Mocks, tls: bool) -> None:
+    import dataclasses
+
+    import pulumi_kubernetes as kubernetes
+
+    from components.brand import Brand, BrandArgs, BrandSecrets
+    from components.platform import Platform, PlatformArgs, PlatformSecrets
+    from mvnobox.render import CoreSlice, SbiTls
+
+    platform, brand = plans()
+    slices = (CoreSlice.of(brand.brand),)
+    sbi_tls = SbiTls("ours") if tls else None
+    plan = dataclasses.replace(platform, core="open5gs", slices=slices, sbi_tls=sbi_tls, directory_login=True)
+    keys = {"ocs_tenant_key": "00" * 32, "directory_private_key": "11" * 32}
+    passwords = {"postgres_password": "a", "ocs_password": "b", "directory_password": "c"}
+    secret = pulumi.Output.secret("c0rrect-horse")
+    secrets = PlatformSecrets(**keys, **passwords, directory_core_password=secret)
+    settled(lambda: Platform("platform", PlatformArgs(plan=plan, secrets=secrets, provider=kubernetes.Provider("k"))))
+    made = mocks.of("kubernetes:core/v1:Secret")
+    options = "authSource=admin" + ("&tls=true&tlsCAFile=/etc/mvno-sbi-tls/ca.crt" if tls else "")
+    uri = "mongodb://core:c0rrect-horse@directory.platform-dev.svc.cluster.local:27017/open5gs?"
+    assert made["subscribers"]["stringData"]["value"] == {"DB_URI": uri + options}
+    assert made["directory-env"]["stringData"]["value"]["DIRECTORY_USERS"] == '{"core": "c0rrect-horse"}'
+    # A simulated core beside it, from its own stack's setting.
+    plan = dataclasses.replace(brand, directory_login=True)
+    brand_secrets = BrandSecrets(
+        bss_password="a", ctf_password="b", sim_key="22" * 32, bss_admin_token="t", ocs_tenant_key="00" * 32,
+        directory_public_key="33" * 32, directory_core_password=secret,
+    )  # fmt: skip
+    args = BrandArgs(plan=plan, secrets=brand_secrets, provider=kubernetes.Provider("k"))
+    settled(lambda: Brand("silverline", args))
+    theirs = mocks.of("kubernetes:core/v1:Secret")["smf-env"]
+    assert theirs["metadata"]["namespace"] == "silverline-dev"
+    assert theirs["stringData"]["value"] == {"DIRECTORY_URI": uri + "authSource=admin"}
+    assert "c0rrect" not in str([one.inputs for one in mocks.made if not one.typ.endswith(":Secret")])
+
+
 @pytest.mark.parametrize(
     ("core", "uri", "encrypted", "said"),
     [

@@ -29,6 +29,9 @@ spec:
       labels: {{- include "common.labels" . | nindent 8 }}
       annotations:
         checksum/config: {{ $part.config | sha256sum | trunc 16 }}
+        {{- if $part.existingSecret }}
+        checksum/secret: {{ .root.Values.secretChecksum | quote }}
+        {{- end }}
         mvno.box/simulation: "true"
     spec:
       automountServiceAccountToken: false
@@ -52,6 +55,9 @@ spec:
           image: {{ include "common.image" .root.Values.image }}
           imagePullPolicy: {{ .root.Values.image.pullPolicy }}
           args: {{ .args | toJson }}
+          {{- with $part.existingSecret }}
+          envFrom: [{secretRef: {name: {{ . }}}}]
+          {{- end }}
           terminationMessagePolicy: FallbackToLogsOnError
           ports:
             {{- range .ports }}

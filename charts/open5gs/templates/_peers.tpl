@@ -26,7 +26,7 @@ podSelector: {matchLabels: {app.kubernetes.io/name: {{ . }}}}
 
 {{/* To where subscribers are read: the directory, or a MongoDB of the user's own. */}}
 {{- define "open5gs.databaseEgress" -}}
-{{- if .Values.subscribers.secretName -}}
+{{- if .Values.subscribers.ports -}}
 {{ include "common.mongodbEgress" .Values.subscribers }}
 {{- else -}}
 - to:

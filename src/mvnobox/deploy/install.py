@@ -15,6 +15,7 @@ from mvnobox.deploy import keys
 from mvnobox.deploy.brands import find_brand, stack_path
 from mvnobox.deploy.cluster import EmbeddedCluster, choose
 from mvnobox.deploy.core import CoreChoice, check_core, choose_core, forwarding_of, optional_images
+from mvnobox.deploy.directory_login import DIRECTORY_PASSWORD, directory_password, without_password
 from mvnobox.deploy.epc import check_epc, check_outside, check_pools, epc_setting, installed_epc, wanted_epc
 from mvnobox.deploy.hopeless import Watch
 from mvnobox.deploy.images import ensure_images, load_images
@@ -28,6 +29,7 @@ from mvnobox.deploy.report import Reporter
 from mvnobox.deploy.sbi_tls import (
     check_own_secrets,
     check_sbi_tls,
+    check_simulated,
     installed_sbi_tls,
     left_behind,
     sbi_tls_setting,
@@ -103,8 +105,10 @@ def up(
         kubectl = Kubectl(choice)
         shared = _shared_core(installation, spec, chosen)
         has_tls = wanted_sbi_tls(before_tls, chosen.core, sbi_tls, shared["core"].value)
-        following = left_behind(installation, has_tls, spec.name)
+        following = [*left_behind(installation, has_tls, spec.name), *without_password(installation, spec.name)]
         if has_tls:
+            cores = {one.name: one.core for one in installation.brands()} | {spec.name: chosen.core}
+            check_simulated(has_tls, [name for name, its_core in cores.items() if its_core == "simulated"])
             own = [spec.name] if chosen.core == "open5gs" else []
             check_own_secrets(kubectl, has_tls, installation, own, report)
             report.note(f"SBI: TLS with certificates on both sides, {has_tls.said}")
@@ -122,11 +126,14 @@ def up(
         platform = f"platform.{env}"
         if has_4g:
             shared["epc"] = _plain(epc_setting(has_4g))
+        shared[DIRECTORY_PASSWORD] = _secret(directory_password(env))
         workspace.up(platform, {**common, **shared, **_platform_settings(platform, has_tls)}, report)
         changed = workspace.last_changes.changed
         layers = [(spec.name, chosen.core, file), *((one.name, one.core, one.file) for one in following)]
         for name, its_core, its_file in layers:
             layer = _brand_layer(f"{name}.{env}", name, its_core, its_file, has_4g, has_tls)
+            if its_core == "simulated":
+                layer[DIRECTORY_PASSWORD] = _secret(directory_password(env))
             if (forwarding := forwarding_of(choice.kind)) != "node":
                 # The default is left unwritten: on a cluster of one's own the setting is the operator's.
                 layer["forwarding"] = _plain(forwarding)

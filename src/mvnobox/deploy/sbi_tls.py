@@ -71,6 +71,16 @@ def left_behind(installation: Installation, wanted: SbiTls | None, but: str) -> 
     return found
 
 
+def check_simulated(wanted: SbiTls | None, simulated: Iterable[str]) -> None:
+    """Refuse TLS beside brands on the simulated core, which reads the directory without. Raises BadInput."""
+    names = ", ".join(sorted(simulated))
+    if wanted is not None and names:
+        raise BadInput(
+            f"with SBI over TLS the directory is read over TLS too, which the simulated core of {names} does not speak",
+            "./mvno up --core open5gs --brand NAME for each of them, or another environment, with --env",
+        )
+
+
 def faults(files: Mapping[str, bytes], hosts: Sequence[str], now: dt.datetime) -> list[str]:
     """What keeps tls.crt, tls.key and ca.crt from being those of functions with these names; in words."""
     if lacking := [name for name in _FILES if not files.get(name)]:

@@ -1,6 +1,14 @@
 """From a BrandSpec to what is applied: configurations of the services and values of the charts. Pure functions."""
 
-from mvnobox.render.brand import BrandPlan, brand_namespaces, brand_releases, brand_resources, check_platform
+from mvnobox.render.brand import (
+    BrandPlan,
+    brand_namespaces,
+    brand_releases,
+    brand_resources,
+    check_directory,
+    check_platform,
+)
+from mvnobox.render.directory import directory_uri, directory_users
 from mvnobox.render.engine import render_template
 from mvnobox.render.epc import DiameterPeer, Epc, check_halves
 from mvnobox.render.open5gs import CoreSlice, Plmn
@@ -32,9 +40,12 @@ __all__ = [
     "brand_namespaces",
     "brand_releases",
     "brand_resources",
+    "check_directory",
     "check_halves",
     "check_platform",
     "core_input",
+    "directory_uri",
+    "directory_users",
     "operator_core",
     "platform_namespaces",
     "platform_releases",

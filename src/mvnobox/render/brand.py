@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from mvnobox.errors import BadInput
+from mvnobox.render.directory import SIMULATED_SECRET
 from mvnobox.render.engine import render_template
 from mvnobox.render.epc import Epc
 from mvnobox.render.hostnetwork import host_network_stand_in
@@ -46,6 +47,8 @@ class BrandPlan:
     lab_ues: int = 1
     # TLS between functions, as the platform has it.
     sbi_tls: SbiTls | None = None
+    # Whether a simulated core reads the directory with a password.
+    directory_login: bool = False
 
     @property
     def namespace(self) -> str:
@@ -142,12 +145,16 @@ def brand_releases(plan: BrandPlan) -> list[Release]:
     if plan.core == "simulated":
         coresim = {"brand": plan.brand.name, "image": image_values(plan.images.coresim), "peers": peers}
         on = {"enabled": True, **({"ipv6": True} if ipv6(plan.brand) else {})}
+        smf = {**on, "config": render_template("coresim/smf.yaml.j2", **context)}
+        if plan.directory_login:
+            smf["existingSecret"] = SIMULATED_SECRET
         releases += [
             Release(
                 "core",
                 "coresim",
                 plan.namespace,
-                {**coresim, "smf": {**on, "config": render_template("coresim/smf.yaml.j2", **context)}},
+                {**coresim, "smf": smf},
+                (SIMULATED_SECRET,) if plan.directory_login else (),
             ),
             Release(
                 "user-plane",
@@ -184,6 +191,16 @@ def brand_releases(plan: BrandPlan) -> list[Release]:
             values = host_network_stand_in(context, peers, plan.images, epc)
             releases.append(Release("hostnetwork", "hostnetwork", plan.user_plane_namespace, values))
     return releases
+
+
+def check_directory(plan: BrandPlan, sbi_tls: object) -> None:
+    """Refuse a simulated core that cannot read the platform's directory (its output `sbiTls`). Raises BadInput."""
+    if plan.core == "simulated" and sbi_tls is not None:
+        raise BadInput(
+            f"the platform's directory is read over TLS, as its SBI is, which the simulated core of {plan.brand.name} "
+            "does not speak",
+            f"./mvno up --brand {plan.brand.name} --core open5gs, or another environment for it, with --env",
+        )
 
 
 def check_platform(plan: BrandPlan, core: str | None, slices: tuple[CoreSlice, ...] | None) -> None:

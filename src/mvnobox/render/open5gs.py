@@ -12,7 +12,6 @@ from mvnobox.render.epc import DIAMETER_PORT, Epc, check_halves, diameter_files,
 from mvnobox.render.release import CLUSTER_DOMAIN, Images, image_values
 from mvnobox.render.roaming import N32_PORT, Roaming
 from mvnobox.render.sbi_tls import MOUNTED_AT, SbiTls
-from mvnobox.render.subscribers import Subscribers
 from mvnobox.spec import BrandSpec
 
 # UEs that each function makes room for at its start.
@@ -95,9 +94,14 @@ def control_plane(
     roaming: Roaming | None = None,
     monitoring_namespace: str | None = None,
     sbi_tls: SbiTls | None = None,
-    subscribers: Subscribers | None = None,
+    subscribers: Mapping[str, object] | None = None,
+    directory: str = "",
 ) -> dict[str, Any]:
-    """The functions that brands share. Raises BadInput."""
+    """The functions that brands share. Raises BadInput.
+
+    `directory`: the URI by which subscribers are read, where it has no password; `subscribers`: the chart's block, where
+    it has one and comes by the environment.
+    """
     known = sorted(set(slices), key=lambda one: (one.plmn.mcc, one.plmn.mnc, one.sst, one.sd or ""))
     plmns = list(dict.fromkeys(one.plmn for one in known))
     if len(plmns) > MOST_PLMNS:
@@ -109,8 +113,7 @@ def control_plane(
         "namespace": namespace,
         "cluster_domain": CLUSTER_DOMAIN,
         "scp": f"scp.{namespace}.svc.{CLUSTER_DOMAIN}",
-        # A MongoDB of the user's own comes by the environment: its URI has a password.
-        "directory": None if subscribers else f"mongodb://directory.{namespace}.svc.{CLUSTER_DOMAIN}:27017/open5gs",
+        "directory": None if subscribers else directory,
         "ues": UES,
         "slices": known,
         "plmns": plmns,
@@ -135,7 +138,7 @@ def control_plane(
         "peers": {"platformNamespace": namespace},
     }
     if subscribers is not None:
-        values["subscribers"] = subscribers.values
+        values["subscribers"] = dict(subscribers)
     if roaming is not None:
         functions.append(_sepp(context, roaming))
         values["roaming"] = roaming.values

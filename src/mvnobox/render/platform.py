@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mvnobox.errors import BadInput
+from mvnobox.render.directory import directory_uri
 from mvnobox.render.engine import render_template
 from mvnobox.render.epc import Epc
 from mvnobox.render.open5gs import SBI, CoreSlice, control_plane
@@ -40,6 +41,8 @@ class PlatformPlan:
     sbi_tls: SbiTls | None = None
     # A MongoDB of the user's own, on Open5GS only.
     subscribers: Subscribers | None = None
+    # Whether whoever reads the directory needs a password; functions then have the URI from a Secret.
+    directory_login: bool = False
 
     def __post_init__(self) -> None:
         if self.subscribers is not None and self.core != "open5gs":
@@ -63,6 +66,13 @@ def amf_root(plan: PlatformPlan) -> str | None:
     if plan.core != "open5gs":
         return None
     return f"{'https' if plan.sbi_tls else 'http'}://amf.{plan.namespace}.svc.{CLUSTER_DOMAIN}:{SBI['port']}"
+
+
+def _subscribers_of(plan: PlatformPlan) -> dict[str, object] | None:
+    """The chart's `subscribers` block, where functions have the URI from a Secret."""
+    if plan.subscribers is not None:
+        return plan.subscribers.values
+    return {"secretName": SECRET} if plan.directory_login else None
 
 
 def platform_releases(plan: PlatformPlan) -> list[Release]:
@@ -108,10 +118,10 @@ def platform_releases(plan: PlatformPlan) -> list[Release]:
                 "image": services,
                 "existingSecret": "directory-env",
                 "config": render_template(
-                    "directory/directory.yaml.j2", amf=amf_root(plan), amf_tls=MOUNTED_AT if sbi_tls else ""
+                    "directory/directory.yaml.j2", amf=amf_root(plan), tls=MOUNTED_AT if sbi_tls else ""
                 ),
                 **({"amf": True} if plan.core == "open5gs" else {}),
-                **({"amfTls": {"secret": sbi_tls.secret}} if sbi_tls else {}),
+                **({"sbiTls": {"secret": sbi_tls.secret}} if sbi_tls else {}),
                 **({"mirror": plan.subscribers.values} if plan.subscribers else {}),
             },
             ("directory-env", *made),
@@ -119,10 +129,18 @@ def platform_releases(plan: PlatformPlan) -> list[Release]:
     ]
     if plan.core == "open5gs":
         core = control_plane(
-            namespace, plan.slices, plan.images, epc, plan.roaming, plan.monitoring_namespace, sbi_tls, plan.subscribers
+            namespace,
+            plan.slices,
+            plan.images,
+            epc,
+            plan.roaming,
+            plan.monitoring_namespace,
+            sbi_tls,
+            _subscribers_of(plan),
+            directory_uri(namespace, tls=sbi_tls is not None),
         )
-        brought = (SECRET,) if plan.subscribers else ()
-        releases.append(Release("core", "open5gs", namespace, core, (*made, *brought)))
+        named = (SECRET,) if "subscribers" in core else ()
+        releases.append(Release("core", "open5gs", namespace, core, (*made, *named)))
     releases.append(
         Release(
             "dn",

@@ -16,6 +16,7 @@ from mvnobox.deploy.installation import PROJECT, Installation
 from mvnobox.deploy.sbi_tls import (
     check_own_secrets,
     check_sbi_tls,
+    check_simulated,
     faults,
     installed_sbi_tls,
     left_behind,
@@ -96,6 +97,13 @@ def test_brands_that_would_be_cut_off_follow(installed: Any) -> None:
     assert [one.name for one in left_behind(here, SbiTls("ours"), "encore")] == ["silverline"]
     brand(installed, "silverline", core="simulated")
     assert left_behind(here, SbiTls(), "encore") == []
+
+
+def test_a_simulated_core_beside_it_is_refused() -> None:
+    with pytest.raises(BadInput, match=r"simulated core of a, b does not speak"):
+        check_simulated(SbiTls(), ["b", "a"])
+    check_simulated(SbiTls(), [])
+    check_simulated(None, ["a"])
 
 
 def test_a_brand_whose_file_is_gone_is_said_before_anything_is_changed(installed: Any) -> None:

@@ -88,12 +88,22 @@ def test_everybody_is_called_by_a_name_of_its_certificate() -> None:
     }
 
 
+def test_subscribers_are_read_over_tls_too() -> None:
+    found = configs(SbiTls())
+    assert found["directory"]["tls"] == {"cert": "/etc/mvno-sbi-tls/tls.crt", "key": "/etc/mvno-sbi-tls/tls.key"}
+    for name in ("udr", "pcf"):
+        uri = found[name]["db_uri"]
+        assert uri.endswith(":27017/open5gs?tls=true&tlsCAFile=/etc/mvno-sbi-tls/ca.crt")
+        assert uri.removeprefix("mongodb://").partition(":")[0] in HOSTS
+
+
 def test_without_it_nothing_of_it_is_there() -> None:
     found = configs(None)
     for name in FUNCTIONS:
         assert "default" not in found[name][name]
         assert not [one for one in called(found[name][name]["sbi"]) if one.startswith("https")]
-    assert "amfTls" not in found["directory"]
+    assert "amfTls" not in found["directory"] and "tls" not in found["directory"]
+    assert "tls" not in found["udr"]["db_uri"]
     assert not [one for one in releases(None) if "sbiTls" in one.values or "sbi-tls" in one.secrets]
 
 
@@ -112,7 +122,7 @@ def test_secrets_are_awaited_where_the_kit_makes_them() -> None:
             core = found[place, "core"]
             assert core.secrets == made and core.values["sbiTls"] == {"secret": name}
         directory = found["platform-dev", "directory"]
-        assert directory.secrets == ("directory-env", *made) and directory.values["amfTls"] == {"secret": name}
+        assert directory.secrets == ("directory-env", *made) and directory.values["sbiTls"] == {"secret": name}
         assert "sbiTls" not in found["silverline-dev-up", "user-plane"].values
 
 

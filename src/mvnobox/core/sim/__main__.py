@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -29,7 +30,8 @@ async def _serve(role: str, config: str) -> None:
     if role == "smf":
         from mvnobox.core.sim.smf import Smf
 
-        smf = Smf(settings := load_settings(SmfSettings, config))
+        # With a password it comes by the environment.
+        smf = Smf(settings := load_settings(SmfSettings, config), os.environ.get("DIRECTORY_URI"))
         await _with_health(smf.run(), smf.ready, settings.http)
     elif role == "upf":
         from mvnobox.core.sim.upf import Upf

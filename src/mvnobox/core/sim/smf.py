@@ -60,9 +60,9 @@ class Context:
 class Smf:
     """One control plane (a simulation)."""
 
-    def __init__(self, settings: SmfSettings) -> None:
+    def __init__(self, settings: SmfSettings, directory: str | None = None) -> None:
         self.settings = settings
-        self.subscribers = Subscribers(settings.directory)
+        self.subscribers = Subscribers(directory or settings.directory)
         self.n4 = N4(settings.n4, self._user_plane_restarted, self._reported)
         self._contexts: dict[str, Context] = {}
         self._dnns = {dnn.name: dnn for dnn in settings.dnns}

@@ -34,9 +34,17 @@ RADIO_LOSS = {"open5gs": 0.10}
 
 # Asks where the core does: the directory, or the MongoDB that follows it, within a few seconds.
 _LOOK_UP = """
-import json, os, sys, time, pymongo
+import json, os, sys, time, pymongo, yaml
 own = os.environ.get("DIRECTORY_MIRROR")
-subscribers = pymongo.MongoClient(own or "mongodb://127.0.0.1:27017/open5gs").get_default_database()["subscribers"]
+more = {}
+if not own:
+    for more["username"], more["password"] in json.loads(os.environ.get("DIRECTORY_USERS") or "{}").items():
+        more["authSource"] = "admin"
+    if "tls" in yaml.safe_load(open("/etc/mvno/directory.yaml")):
+        # Its name is another one than the certificate's, and nobody is between us in this pod.
+        more |= {"tls": True, "tlsAllowInvalidCertificates": True}
+client = pymongo.MongoClient(own or "mongodb://127.0.0.1:27017/open5gs", **more)
+subscribers = client.get_default_database()["subscribers"]
 for wait in (0.5,) * (30 if own else 0) + (0,):
     found = subscribers.find_one({"imsi": sys.argv[1]})
     if found:
