@@ -31,8 +31,11 @@ from mvnobox.render.release import CLUSTER_DOMAIN
 
 HERE = Path(__file__).resolve().parent
 ENV = "dev"
-SUBSCRIBERS, AT_ONCE, SESSIONS = 10_000, 64, 20
-DOWN, UP = 100_000_000, 20_000_000
+SUBSCRIBERS, AT_ONCE = 10_000, 64
+# In each turn with the CTF, twice a round; without it, once a round, twice as many. A machine's speed changes within
+# minutes: many short turns, and each round is compared with itself.
+SESSIONS, TRANSFERS = 10, 4
+OCTETS = 20_000_000
 _TIME = re.compile(r"^\[(?P<at>[\d-]+ [\d:.]+)\] (?P<text>.*)$")
 
 
@@ -44,6 +47,9 @@ def _moment(line: str) -> float:
     match = _TIME.match(line)
     assert match, line
     return datetime.strptime(match["at"], "%Y-%m-%d %H:%M:%S.%f").timestamp()
+
+
+Figures = dict[str, list[float]]
 
 
 class Lab:
@@ -101,7 +107,7 @@ class Lab:
             "slice": [{**slice_, "session": [session]}],
         }  # fmt: skip
         given = {
-            "first": self.first, "count": SUBSCRIBERS, "accounts": AT_ONCE + 15 * SESSIONS, "key": self.key, "opc": self.opc,
+            "first": self.first, "count": SUBSCRIBERS, "accounts": AT_ONCE + 50 * SESSIONS, "key": self.key, "opc": self.opc,
             "document": document, "ocs": f"http://ocs.{self.platform}.svc.{CLUSTER_DOMAIN}:8080",
         }  # fmt: skip
         script = (HERE / "provision.py").read_text(encoding="utf-8")
@@ -150,7 +156,12 @@ END
 
     def storm(self) -> tuple[float, int]:
         """(seconds until the last of AT_ONCE UEs has its session, UEs that have none)."""
-        lines = [line for line in self._ues(AT_ONCE, self.first).splitlines() if _TIME.match(line)]
+        for _ in range(3):
+            lines = [line for line in self._ues(AT_ONCE, self.first).splitlines() if _TIME.match(line)]
+            if any("Initial Registration" in line for line in lines):
+                break
+            # See `session`: then none of them has seen the cell, and the network has not been asked.
+            say("radio: no UE has found the cell")
         up = [_moment(line) for line in lines if "TUN interface" in line]
         began = min(_moment(line) for line in lines)
         return max(up, default=began + 60) - began, AT_ONCE - len(up)
@@ -168,8 +179,8 @@ END
             # UERANSIM's UE may miss the system information of a cell that has just started, and looks no more.
         raise Unfit(f"a UE got no session: {lines[-1] if lines else 'no word of it'}")
 
-    def throughput(self) -> dict[str, float]:
-        """Mbit/s each way by iperf3 on one UE."""
+    def throughput(self, times: int) -> dict[str, list[float]]:
+        """Mbit/s each way by iperf3 on one UE, so many times."""
         sim = {"imsi": self.first, "ki": self.key, "opc": self.opc, "dnn": self.dnn, "sst": self.spec.slice.sst}
         answer: dict[str, Any] = {}
         for _ in range(10):
@@ -182,15 +193,15 @@ END
         else:
             raise Unfit(f"the UE does not attach: {answer.get('cause')}")
         host = f"dn.{self.platform}.svc.{CLUSTER_DOMAIN}"
-        found = {}
-        for direction, octets in (("down", DOWN), ("up", UP)):
+        found: dict[str, list[float]] = {"down": [], "up": []}
+        for direction in ("down", "up") * times:
             for _ in range(3):
                 with contextlib.suppress(StepFailed):
-                    answer = self.phone.iperf3(host, octets, direction)
+                    answer = self.phone.iperf3(host, OCTETS, direction)
                     break
             if "bitsPerSecond" not in answer or not answer["ok"]:
                 raise Unfit(f"iperf3 {direction}: {answer.get('cause')}")
-            found[direction] = answer["bitsPerSecond"] / 1e6
+            found[direction].append(answer["bitsPerSecond"] / 1e6)
         self.phone.deregister()
         return found
 
@@ -271,41 +282,49 @@ def radio(folder: Path, figure: Any, *, seconds: float, rounds: int) -> dict[str
         for _ in range(rounds):
             storms.append(lab.storm())
             say(f"radio: {AT_ONCE} UEs at once: {storms[-1][0]:.2f} s, {storms[-1][1]} failed")
-        with_ctf = _measured(lab, "with the CTF", rounds)
-        with lab.without_ctf():
-            without = _measured(lab, "without", rounds)
-        again = _measured(lab, "with the CTF again", rounds)
+        turns: list[tuple[Figures, Figures]] = []
+        for _ in range(rounds):
+            first = _measured(lab, "with the CTF", 1)
+            with lab.without_ctf():
+                without = _measured(lab, "without", 2)
+            again = _measured(lab, "with the CTF", 1)
+            turns.append(({name: first[name] + again[name] for name in first}, without))
     finally:
         lab.phone.deregister()
         lab.forget()
+    with_ctf = {name: [value for turn, _ in turns for value in turn[name]] for name in turns[0][0]}
+    without = {name: [value for _, turn in turns for value in turn[name]] for name in turns[0][0]}
 
     def ratio(name: str) -> float:
-        both = statistics.median(with_ctf[name] + again[name])
-        return both / statistics.median(without[name])
+        return statistics.median(statistics.mean(one[name]) / statistics.mean(other[name]) for one, other in turns)
 
     return {
         "radio: provisioning": figure(provisioned, "subscribers/s", 2000),
         f"radio: {AT_ONCE} UEs at once": figure(statistics.median(one for one, _ in storms), "s", 5, most=True),
         "radio: UEs that failed": figure(sum(failed for _, failed in storms), "UEs", 0, most=True),
-        "radio: session, with the CTF": figure(statistics.median(with_ctf["session"] + again["session"]), "ms"),
-        "radio: session, with to without the CTF": figure(ratio("session"), "times", 1.15, most=True),
-        "radio: iperf3 down, with the CTF": figure(statistics.median(with_ctf["down"] + again["down"]), "Mbit/s"),
+        "radio: session, with the CTF": figure(_typical(with_ctf["session"]), "ms"),
+        "radio: session, with to without the CTF": figure(
+            _typical(with_ctf["session"]) / _typical(without["session"]), "times", 1.15, most=True
+        ),
+        "radio: iperf3 down, with the CTF": figure(statistics.median(with_ctf["down"]), "Mbit/s"),
         "radio: iperf3 down, with to without the CTF": figure(ratio("down"), "times", 0.97),
-        "radio: iperf3 up, with the CTF": figure(statistics.median(with_ctf["up"] + again["up"]), "Mbit/s"),
+        "radio: iperf3 up, with the CTF": figure(statistics.median(with_ctf["up"]), "Mbit/s"),
         "radio: iperf3 up, with to without the CTF": figure(ratio("up"), "times", 0.97),
     }
 
 
-def _measured(lab: Lab, what: str, rounds: int) -> dict[str, list[float]]:
-    found: dict[str, list[float]] = {"down": [], "up": [], "session": []}
-    found["session"] = [1000 * lab.session() for _ in range(SESSIONS)]
-    for _ in range(rounds):
-        for direction, rate in lab.throughput().items():
-            found[direction].append(rate)
-    medians = {name: round(statistics.median(values), 1) for name, values in found.items()}
+def _typical(milliseconds: list[float]) -> float:
+    """The median of times that are known to the millisecond only: between those that share the middle one."""
+    return statistics.median_grouped(milliseconds, 1.0)
+
+
+def _measured(lab: Lab, what: str, times: int) -> Figures:
+    """So many turns' worth of sessions, in milliseconds, and of transfers, in Mbit/s."""
+    found = {"session": [float(round(1000 * lab.session())) for _ in range(SESSIONS * times)]}
+    found |= lab.throughput(TRANSFERS * times)
     shortest, longest = min(found["session"]), max(found["session"])
     say(
-        f"radio: {what}: {medians['down']} Mbit/s down, {medians['up']} up; a session in {medians['session']} ms"
-        f" ({shortest:.0f} to {longest:.0f})"
+        f"radio: {what}: {statistics.mean(found['down']):.1f} Mbit/s down, {statistics.mean(found['up']):.1f} up;"
+        f" a session in {_typical(found['session']):.1f} ms ({shortest:.0f} to {longest:.0f})"
     )
     return found

@@ -18,6 +18,7 @@ from mvnobox.render import (
     DiameterPeer,
     Epc,
     Images,
+    Mme,
     Outside,
     Partner,
     PlatformPlan,
@@ -111,6 +112,11 @@ SECURED = [
     if release.chart in ("open5gs", "directory")
 ]
 OWN = [release for release in platform_releases(OWN_PLATFORM) if release.chart in ("open5gs", "directory")]
+# eNBs of one's own.
+ENBS = "192.0.2.0/24"
+MME_EPC = dataclasses.replace(EPC, mme=Mme((("silverline", BRAND.brand.name),), (ENBS,)))
+MME_PLATFORM = dataclasses.replace(EPC_PLATFORM, env="mme", epc=MME_EPC)
+WITH_MME = [release for release in platform_releases(MME_PLATFORM) if release.chart == "open5gs"]
 # The directory asks its readers for a password, and speaks TLS with them.
 LOGIN_PLATFORM = dataclasses.replace(EPC_PLATFORM, env="login", sbi_tls=SbiTls(), directory_login=True)
 LOGIN = [release for release in platform_releases(LOGIN_PLATFORM) if release.chart in ("open5gs", "directory")]
@@ -120,7 +126,7 @@ WITH_IPV6 = [
     for release in brand_releases(plan)
     if release.chart in ("open5gs", "coresim")
 ]
-RELEASES = [*SIMULATED, *REAL, *WITH_4G, *EDGE, *OUT, *SECURED, *OWN, *LOGIN, *WITH_IPV6]
+RELEASES = [*SIMULATED, *REAL, *WITH_4G, *EDGE, *OUT, *SECURED, *OWN, *WITH_MME, *LOGIN, *WITH_IPV6]
 
 
 def objects(helm: Path, release: Release) -> list[dict[str, Any]]:
@@ -134,3 +140,16 @@ def placed(helm: Path, releases: Iterable[Release]) -> dict[tuple[str, str, str]
         for release in releases
         for one in objects(helm, release)
     }
+
+
+def peers_of(rules: list[dict[str, Any]], way: str) -> set[tuple[str, Any]]:
+    """(A pod's name or an address block, port) of a policy's rules, DNS apart; `way`: from or to."""
+    pairs = set()
+    for rule in rules:
+        for peer in rule[way]:
+            pod = peer.get("podSelector", {}).get("matchLabels", {}).get("app.kubernetes.io/name")
+            who = peer["ipBlock"]["cidr"] if "ipBlock" in peer else pod
+            # A pod's name alone would let in every namespace's.
+            assert "ipBlock" in peer or "namespaceSelector" in peer
+            pairs |= {(who, port["port"]) for port in rule["ports"] if port["port"] != 53}
+    return pairs

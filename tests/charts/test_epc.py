@@ -14,7 +14,7 @@ import yaml
 from mvnobox.render import brand_releases, platform_releases
 
 sys.path.insert(0, str(Path(__file__).parent))
-from releases import EPC, EPC_BRAND, EPC_PLATFORM, REAL_BRAND, REAL_PLATFORM, ROOT, WITH_4G, objects
+from releases import EPC, EPC_BRAND, EPC_PLATFORM, REAL_BRAND, REAL_PLATFORM, ROOT, WITH_4G, objects, peers_of
 
 HOST = "198.51.100.0/24"
 # Ingress of each function: (from, port), where from is a pod's name or an address block.
@@ -45,26 +45,14 @@ def found(helm: Path) -> dict[tuple[str, str], dict[str, Any]]:
     return {(one["kind"], one["metadata"]["name"]): one for release in WITH_4G for one in objects(helm, release)}
 
 
-def _peers(rules: list[dict[str, Any]], way: str) -> set[tuple[str, Any]]:
-    pairs = set()
-    for rule in rules:
-        for peer in rule[way]:
-            pod = peer.get("podSelector", {}).get("matchLabels", {}).get("app.kubernetes.io/name")
-            who = peer["ipBlock"]["cidr"] if "ipBlock" in peer else pod
-            # A pod's name alone would let in every namespace's.
-            assert "ipBlock" in peer or "namespaceSelector" in peer
-            pairs |= {(who, port["port"]) for port in rule["ports"] if port["port"] != 53}
-    return pairs
-
-
 @pytest.mark.parametrize("name", INGRESS)
 def test_only_who_must_gets_in(found: dict[tuple[str, str], dict[str, Any]], name: str) -> None:
-    assert _peers(found["NetworkPolicy", name]["spec"]["ingress"], "from") == INGRESS[name]
+    assert peers_of(found["NetworkPolicy", name]["spec"]["ingress"], "from") == INGRESS[name]
 
 
 @pytest.mark.parametrize("name", EGRESS)
 def test_only_where_it_must_gets_out(found: dict[tuple[str, str], dict[str, Any]], name: str) -> None:
-    assert _peers(found["NetworkPolicy", name]["spec"]["egress"], "to") == EGRESS[name]
+    assert peers_of(found["NetworkPolicy", name]["spec"]["egress"], "to") == EGRESS[name]
 
 
 def test_a_test_peer_is_its_own_brands(found: dict[tuple[str, str], dict[str, Any]]) -> None:
@@ -98,7 +86,7 @@ def test_without_test_peers_nobody_lets_them_in(helm: Path) -> None:
 def test_gy_is_for_packet_gateways(found: dict[tuple[str, str], dict[str, Any]]) -> None:
     rules = found["NetworkPolicy", "ocs"]["spec"]["ingress"]
     gy = [rule for rule in rules if rule["ports"] == [{"port": "diameter"}]]
-    assert _peers(gy, "from") == {("pgwc", "diameter")}
+    assert peers_of(gy, "from") == {("pgwc", "diameter")}
     ports = {port["name"]: port["port"] for port in found["Service", "ocs"]["spec"]["ports"]}
     assert ports == {"http": 8080, "diameter": 3868}
 

@@ -1,6 +1,11 @@
 {{/* A rule for the host network's addresses, or nothing. Arguments: root, way (from, to), ports, protocol. */}}
 {{- define "open5gs.hostNetworks" -}}
-{{- with .root.Values.epc.hostNetworks -}}
+{{- include "open5gs.networks" (set . "networks" .root.Values.epc.hostNetworks) }}
+{{- end }}
+
+{{/* The same for addresses of any list. Arguments: networks, way (from, to), ports, protocol. */}}
+{{- define "open5gs.networks" -}}
+{{- with .networks -}}
 - {{ $.way }}:
     {{- range . }}
     - ipBlock: {cidr: {{ . }}}

@@ -11,6 +11,7 @@ from mvnobox.render.brand import (
 from mvnobox.render.directory import directory_uri, directory_users
 from mvnobox.render.engine import render_template
 from mvnobox.render.epc import DiameterPeer, Epc, check_halves
+from mvnobox.render.mme import Mme
 from mvnobox.render.open5gs import CoreSlice, Plmn
 from mvnobox.render.operator import core_input, operator_core
 from mvnobox.render.outside import BrandEdge, Outside
@@ -28,6 +29,7 @@ __all__ = [
     "Epc",
     "Forwarding",
     "Images",
+    "Mme",
     "Namespace",
     "Outside",
     "Partner",

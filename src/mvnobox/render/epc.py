@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from mvnobox.errors import BadInput
 from mvnobox.render.engine import render_template
+from mvnobox.render.mme import Mme
 from mvnobox.render.outside import BrandEdge, Outside
 from mvnobox.spec import BrandSpec
 from mvnobox.spec.networks import UE_PREFIX
@@ -66,6 +67,8 @@ class Epc:
     test_peers: bool = False
     # How a host network outside of the cluster reaches the functions; None: by the cluster's own addresses.
     outside: Outside | None = None
+    # For networks with eNBs of their own.
+    mme: Mme | None = None
 
     def __post_init__(self) -> None:
         _identity(self.realm, "the realm of 4G")
@@ -84,6 +87,8 @@ class Epc:
         hosts = [peer.host.lower() for peer in self.peers]
         if len(set(hosts)) != len(hosts):
             raise BadInput("a Diameter peer is there twice", "name each host once")
+        if self.mme is not None:
+            self.mme.check(brands=self.brands, serving_gateway=self.serving_gateway)
         if self.outside is not None:
             peers = [peer.address for peer in self.peers]
             self.outside.check(brands=self.brands, networks=self.host_networks, peers=peers)
@@ -105,6 +110,14 @@ class Epc:
         """A brand's addresses outside; None where it has none."""
         return self.outside.of_brand(brand) if self.outside is not None else None
 
+    def gateways(self, platform_namespace: str) -> list[tuple[str, str]]:
+        """APN and Service of the packet gateway that the MME takes for it."""
+        env = platform_namespace.partition("-")[2]
+        return [
+            (apn, f"pgwc.{brand}-{env}{'-up' if self.edge(brand) is not None else ''}")
+            for apn, brand in (self.mme.apns if self.mme else ())
+        ]
+
     @property
     def closed_networks(self) -> tuple[str, ...]:
         """What customers must not reach: serving gateways would take what they send for the UPF's own, GTP in GTP."""
@@ -120,6 +133,7 @@ class Epc:
             "hostNetworks": list(self.host_networks),
             "diameterPorts": sorted({DIAMETER_PORT, *(peer.port for peer in self.peers if peer.address)}),
             "testPeers": self.test_peers,
+            **({"enbs": list(self.mme.enbs)} if self.mme else {}),
         }
 
     @property
@@ -137,6 +151,7 @@ class Epc:
             "servingGateway": self.serving_gateway,
             "testPeers": self.test_peers,
             **({"outside": self.outside.setting} if self.outside is not None else {}),
+            **({"mme": self.mme.setting} if self.mme is not None else {}),
         }
 
     @classmethod
@@ -160,13 +175,14 @@ class Epc:
                 serving_gateway=switches["servingGateway"],
                 test_peers=switches["testPeers"],
                 outside=Outside.of_setting(given.pop("outside", None)),
+                mme=Mme.of_setting(given.pop("mme", None)),
                 **given,
             )
         except (TypeError, KeyError, ValueError):
             raise BadInput(
                 f"the setting epc is {value!r}",
                 '{"realm": "epc.mnc093.mcc208.3gppnetwork.org", "brands": ["silverline"]}, and perhaps peers, '
-                "hostNetworks, servingGateway, testPeers, outside: docs/open5gs.md",
+                "hostNetworks, servingGateway, testPeers, outside, mme: docs/open5gs.md",
             ) from None
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from mvnobox.errors import BadInput
 from mvnobox.render.engine import render_template
 from mvnobox.render.epc import DIAMETER_PORT, Epc, check_halves, diameter_files, pool_ranges
+from mvnobox.render.mme import S1_PORT
 from mvnobox.render.release import CLUSTER_DOMAIN, Images, image_values
 from mvnobox.render.roaming import N32_PORT, Roaming
 from mvnobox.render.sbi_tls import MOUNTED_AT, SbiTls
@@ -39,6 +40,8 @@ _METERED = ("pcf", "amf")
 _WITH_DATABASE = ("udr", "pcf", "hss", "pcrf")
 # 4G's, where it is wanted: the ports of each.
 _EPC = {"hss": (DIAMETER, METRICS), "pcrf": (DIAMETER, METRICS)}
+# TCP where SCTP is carried over it.
+_S1 = {"name": "s1", "port": S1_PORT}
 _SERVING_GATEWAY = {"sgwc": (GTPC, PFCP), "sgwu": (PFCP, GTPU)}
 
 
@@ -144,11 +147,17 @@ def control_plane(
         values["roaming"] = roaming.values
     if epc is None:
         return values
-    for name, fixed in {**_EPC, **(_SERVING_GATEWAY if epc.serving_gateway else {})}.items():
+    wanted: dict[str, tuple[Mapping[str, Any], ...]] = {**_EPC, **(_SERVING_GATEWAY if epc.serving_gateway else {})}
+    if epc.mme is not None:
+        wanted["mme"] = ({**_S1, "protocol": "TCP" if images.sctp else "SCTP"}, GTPC, METRICS)
+    for name, fixed in wanted.items():
         full = {**context, "epc": epc}
         more = _database(name)
-        if name in _EPC:
+        if name in _EPC or name == "mme":
             more["files"] = diameter_files(name, full)
+        if name == "mme":
+            # It looks up packet gateways at its start, and brands come after the platform.
+            more |= {"sctp": True, "afterBrands": True}
         if name == "hss" and epc.outside is not None and epc.outside.hss is not None:
             more["outside"] = epc.outside.service_values(epc.outside.hss, DIAMETER)
         functions.append(_function(name, fixed, render_template(f"open5gs/{name}.yaml.j2", **full), **more))
