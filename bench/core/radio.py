@@ -261,13 +261,14 @@ END
             yield
         finally:
             for namespace, kind, name, document in saved:
-                owner = document["metadata"]["managedFields"][0]["manager"]
+                owner = document["metadata"]["managedFields"][0]
                 for key in ("resourceVersion", "uid", "creationTimestamp", "generation", "managedFields"):
                     document["metadata"].pop(key, None)
                 self.kubectl.run("-n", namespace, "delete", kind, name)
-                # As whoever made it, or the next `up` would find its fields another's.
-                apply = ("apply", "--server-side", f"--field-manager={owner}", "-f", "-")
-                self.run("-n", namespace, *apply, stdin=json.dumps(document))
+                # As whoever made it, and in the same way, or the next `up` would find its fields another's.
+                way = ("apply", "--server-side") if owner["operation"] == "Apply" else ("create",)
+                back = (*way, f"--field-manager={owner['manager']}", "-f", "-")
+                self.run("-n", namespace, *back, stdin=json.dumps(document))
             self.restart(self.plane, "upf")
             self.restart(self.home, "smf")
 
