@@ -73,8 +73,9 @@ class Gate:
         for task in (*self._workers.values(), *self._background):
             task.cancel()
 
-    def begin(self, session: Session) -> None:
-        """A new session, which UPF and database have as closed: the OCS is asked, and its answer opens the gate.
+    def begin(self, session: Session, kept: Callable[[], Awaitable[None]] | None = None) -> None:
+        """A new session, which the UPF has as closed, and the database once `kept` returns: the OCS is asked, and its answer
+        opens the gate. Where `kept` raises TROUBLE there is no session.
 
         The SMF does not wait for it, and the UE is not quicker: it hears of its session some messages later. Where there is
         no answer the session would have begun closed all the same.
@@ -85,13 +86,19 @@ class Gate:
             self.work(session.seid)
             return
         self._unanswered[session.seid] = False
-        self._employ(session.seid, self._begin(session))
+        self._employ(session.seid, self._begin(session, kept))
 
-    async def _begin(self, session: Session) -> None:
+    async def _begin(self, session: Session, kept: Callable[[], Awaitable[None]] | None) -> None:
         seid = session.seid
         assert session.imsi is not None
         own: list[rules.Report] = []
         try:
+            if kept is not None:
+                try:
+                    await kept()
+                except TROUBLE:
+                    self.switch.forget(seid)
+                    return
             verdict = await self.first_quota(session.imsi, seid, session.dnn)
             told, renewal = await _patiently(lambda: self.switch.begin(session, verdict, own))
             if own:

@@ -78,6 +78,7 @@ class Ctf:
             await asyncio.gather(self._upf.keep(), self._housekeeping(), self._deferred(), self._ending())
         finally:
             self._endpoint.close()
+            await self._store.kept()
             self.gate.close()
 
     @property
@@ -255,15 +256,25 @@ class Ctf:
             deleted=False, forwarding=forwarding, qers=rules.qer_rates(message.ies, {}),
             addresses=tuple(sorted(addresses | rules.addresses(made.ies))), untold=True,
         )  # fmt: skip
-        try:
-            await self._store.add(session)
-        except TROUBLE:
-            # The SMF asks again and gets another one: nobody would ever end this.
-            await self._ask_upf(Message(Type.SESSION_DELETION_REQUEST, 0, [], seid=session.upf_seid))
-            self.gate.never_was(seid)
-            raise
-        self.gate.begin(session)
+        keeping = self._store.keep(session)
+        if self._store.keeps_up:
+            # What the SMF says next of it waits until it is kept.
+            self.gate.begin(session, lambda: self._kept(session, keeping))
+        else:
+            await self._kept(session, keeping)
+            self.gate.begin(session)
         return Message(made.type, 0, self._own_f_seid(made.ies, seid), seid=smf_seid)
+
+    async def _kept(self, session: Session, keeping: asyncio.Future[None]) -> None:
+        """Until a new session is kept. One that cannot be ends on the UPF, and what the database raises is raised."""
+        try:
+            await asyncio.shield(keeping)
+        except TROUBLE as error:
+            log.warning("a new session could not be kept: %s", error, extra={"seid": session.seid})
+            # The SMF does not get it, or not any further, and asks for another one: nobody would ever end this.
+            await self._ask_upf(Message(Type.SESSION_DELETION_REQUEST, 0, [], seid=session.upf_seid or 0))
+            self.gate.never_was(session.seid)
+            raise
 
     async def _ask_upf(self, message: Message) -> tuple[Message | None, int]:
         """(answer, cause); SYSTEM_FAILURE where there is no answer, or none that can be read."""

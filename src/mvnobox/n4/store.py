@@ -28,6 +28,10 @@ from mvnobox.service.database import TROUBLE
 
 # SEIDs are taken from the sequence by so many; what is left of them at the end is never used.
 _SEIDS = 256
+# New sessions that SMFs hear of before they are kept: where more of them wait, the next ones wait first.
+_UNKEPT = 64
+# At the end: seconds for those.
+_LAST_SECONDS = 2.0
 
 
 class Store:
@@ -38,6 +42,9 @@ class Store:
         self._recovery: int | None = None
         self._free: list[int] = []
         self._numbering = asyncio.Lock()
+        # New sessions that are being kept, and whether the last one could not be.
+        self._unkept: dict[int, asyncio.Future[None]] = {}
+        self._refused = False
         self._adding = Together(self._add_all)
         self._answering = Together(self._answered_all)
         self._reading = Together(self._sessions)
@@ -96,8 +103,33 @@ class Store:
         return self._free.pop()
 
     async def add(self, session: Session) -> None:
-        """A session that the UPF has: kept before the SMF hears of it."""
+        """A session that the UPF has."""
         await self._adding(session)
+
+    def keep(self, session: Session) -> asyncio.Future[None]:
+        """Begin to add a session; whoever asks for it meanwhile waits, and gets what the database raises.
+
+        Nobody who waits for the outcome may cancel it.
+        """
+        keeping = asyncio.ensure_future(self._adding(session))
+        self._unkept[session.seid] = keeping
+
+        def kept(done: asyncio.Future[None]) -> None:
+            del self._unkept[session.seid]
+            self._refused = done.cancelled() or done.exception() is not None
+
+        keeping.add_done_callback(kept)
+        return keeping
+
+    @property
+    def keeps_up(self) -> bool:
+        """Whether an SMF may hear of a session that is being kept: the database took the last one, and few wait."""
+        return not self._refused and len(self._unkept) <= _UNKEPT
+
+    async def kept(self) -> None:
+        """Until all new sessions are kept, or cannot be; for some seconds at most."""
+        if self._unkept:
+            await asyncio.wait(self._unkept.values(), timeout=_LAST_SECONDS)
 
     async def _add_all(self, sessions: Sequence[Session]) -> Sequence[None]:
         await self._pool.executemany(INSERT, map(new_row, sessions))
@@ -115,6 +147,8 @@ class Store:
         """A session by our SEID, deleted ones included (their last reports may still come)."""
         if not 0 < seid < 2**63:
             return None
+        if seid in self._unkept:
+            await asyncio.shield(self._unkept[seid])
         return await self._reading(seid)
 
     async def _sessions(self, seids: Sequence[int]) -> Sequence[Session | None]:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime as dt
 import email.utils
 import time
+from collections.abc import AsyncIterator
 from typing import Any
 
 import asyncpg
 import pytest
 from tests.chf import Chf
 
+from mvnobox.n4 import store
 from mvnobox.n4.nchf import LONGEST_PAUSE_SECONDS, _pause
 from mvnobox.n4.rows import Session
 from mvnobox.n4.rules import CLOSED
@@ -225,14 +228,17 @@ async def test_what_is_dropped_before_the_first_answer_is_nobodys_use(scripted: 
 async def test_one_worker_asks_for_a_session_that_is_found_before_it_begins(scripted: tuple[Bench, Chf]) -> None:
     bench, chf = scripted
     chf.go.clear()
-    add = bench.store.add
+    keep = bench.store.keep
 
-    async def found_at_once(session: Session) -> None:
-        await add(session)
-        assert session.seid in await bench.store.owing()
-        bench.ctf.gate.work(session.seid)
+    def found_at_once(session: Session) -> asyncio.Future[None]:
+        async def found() -> None:
+            await keep(session)
+            assert session.seid in await bench.store.owing()
+            bench.ctf.gate.work(session.seid)
 
-    bench.store.add = found_at_once  # type: ignore[method-assign]
+        return asyncio.ensure_future(found())
+
+    bench.store.keep = found_at_once  # type: ignore[method-assign]
     replay = await set_up(bench)
     await until("the OCS's being asked", lambda: chf.asked)
     chf.go.set()
@@ -316,8 +322,7 @@ async def test_a_session_that_a_crashed_database_has_forgotten_is_kept_anew(
     scripted: tuple[Bench, Chf], pg_database: Any
 ) -> None:
     bench, chf = scripted
-    chf.go.clear()
-    replay = await set_up(bench)
+    replay = await unanswered(bench, chf)
     connection = await asyncpg.connect(pg_database.dsn("ctf_alpha"))
     await connection.execute("DELETE FROM session")
     await connection.close()
@@ -331,15 +336,20 @@ async def test_a_session_that_a_crashed_database_has_forgotten_is_kept_anew(
 async def test_a_session_that_cannot_be_kept_is_not_left_on_the_upf(
     scripted: tuple[Bench, Chf], pg_database: Any
 ) -> None:
-    bench, _ = scripted
+    bench, chf = scripted
     await established(bench)
+    asked = len(chf.asked)
     connection = await asyncpg.connect(pg_database.dsn("ctf_alpha"))
     await connection.execute("ALTER TABLE session RENAME TO away")
     recorded = messages("ipv4", "session-release")[1][1]
     deletion = Type.SESSION_DELETION_REQUEST
-    bench.upf.answers[deletion].append(Message(recorded.type, 0, recorded.ies, seid=0))
+    for _ in range(2):
+        bench.upf.answers[deletion].append(Message(recorded.type, 0, recorded.ies, seid=0))
+    # The SMF hears of the first one; the next one waits, as the database did not take that.
+    lost = await set_up(bench)
+    await until("the end on the UPF", lambda: len(bench.upf.asked[deletion]) == 1)
     making = asyncio.ensure_future(set_up(bench))
-    await until("the end on the UPF", lambda: bench.upf.asked[deletion])
+    await until("the next one's end on the UPF", lambda: len(bench.upf.asked[deletion]) == 2)
     await connection.execute("ALTER TABLE away RENAME TO session")
     await connection.close()
     # The SMF asks again.
@@ -348,7 +358,75 @@ async def test_a_session_that_cannot_be_kept_is_not_left_on_the_upf(
         Message(answer.type, 0, placed(answer.ies, None, bench.upf.address), seid=0)
     )
     replay = await making
+    assert (await replay.answered()).open and len(chf.asked) == asked + 1
+    # And learns of the first one's fate by what it says of it.
+    idle = next(message for _, message in messages("ipv4", "idle") if message.is_request)
+    answer = await bench.smf.ask(Message(CHANGE, 0, placed(idle.ies, None, SMF), seid=lost.seid))
+    assert codec.number(answer.first(codec.IeType.CAUSE), 1) == codec.Cause.SESSION_NOT_FOUND
+
+
+@contextlib.asynccontextmanager
+async def keeping_held_up(pg_database: Any) -> AsyncIterator[None]:
+    """The database takes no new sessions until this ends, and answers all questions."""
+    connection = await asyncpg.connect(pg_database.dsn("ctf_alpha"))
+    try:
+        async with connection.transaction():
+            await connection.execute("LOCK TABLE session IN SHARE MODE")
+            yield
+    finally:
+        await connection.close()
+
+
+async def test_an_smf_hears_of_a_session_that_is_being_kept_and_its_next_words_wait(
+    scripted: tuple[Bench, Chf], pg_database: Any
+) -> None:
+    bench, chf = scripted
+    await established(bench)
+    asked, told = len(chf.asked), len(bench.upf.asked[CHANGE])
+    async with keeping_held_up(pg_database):
+        replay = await set_up(bench)
+        idle = next(message for _, message in messages("ipv4", "idle") if message.is_request)
+        changing = asyncio.ensure_future(
+            bench.smf.ask(Message(CHANGE, 0, placed(idle.ies, None, SMF), seid=replay.seid))
+        )
+        await until("the change's being handled", lambda: bench.ctf.endpoint._tasks)
+        assert not changing.done()
+        # Nor is the OCS asked, nor anything told the UPF, of a session that nobody would find again.
+        assert len(chf.asked) == asked and len(bench.upf.asked[CHANGE]) == told
+    answer = await changing
+    assert codec.number(answer.first(codec.IeType.CAUSE), 1) == 1
+    assert (await replay.answered()).open and not bench.ctf._store._unkept
+
+
+async def test_sessions_that_are_being_kept_are_waited_for_at_the_end(
+    scripted: tuple[Bench, Chf], pg_database: Any
+) -> None:
+    bench, _ = scripted
+    await established(bench)
+    async with keeping_held_up(pg_database):
+        replay = await set_up(bench)
+        stopping = asyncio.ensure_future(bench.stop())
+        await until("the end of N4", lambda: bench.ctf.endpoint._transport.is_closing())
+        assert not stopping.done()
+    await stopping
+    await bench.start(bench.settings, bench.store)
     assert (await replay.answered()).open
+
+
+async def test_where_many_are_being_kept_the_next_ones_wait(
+    scripted: tuple[Bench, Chf], pg_database: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench, _ = scripted
+    await established(bench)
+    monkeypatch.setattr(store, "_UNKEPT", 1)
+    async with keeping_held_up(pg_database):
+        first = await set_up(bench)
+        second = asyncio.ensure_future(set_up(bench))
+        await until("both on the UPF", lambda: len(bench.upf.asked[Type.SESSION_ESTABLISHMENT_REQUEST]) == 3)
+        await until("both being kept", lambda: len(bench.ctf._store._unkept) == 2)
+        assert not second.done()
+    for replay in (first, await second):
+        assert (await replay.answered()).open
 
 
 async def test_terminate_closes_at_once_and_the_use_is_still_owed(scripted: tuple[Bench, Chf]) -> None:
