@@ -105,3 +105,13 @@ def test_the_amf_has_room_for_all_places_of_gnbs(found: dict[tuple[str, str, str
         for name in ("amf", "nrf")
     }
     assert limits == {"amf": {"memory": "2Gi"}, "nrf": {"memory": "512Mi"}}
+
+
+def test_the_user_plane_has_more_of_a_scarce_processor(found: dict[tuple[str, str, str], dict[str, Any]]) -> None:
+    def asked(place: str, name: str) -> list[dict[str, str]]:
+        pod = found["Deployment", place, name]["spec"]["template"]["spec"]
+        return [one["resources"]["requests"] for one in pod["containers"]]
+
+    common = {"cpu": "20m", "memory": "64Mi"}
+    assert asked("silverline-edge-up", "upf")[0] == {**common, "cpu": "120m"}
+    assert asked("silverline-edge", "smf") == [common]
