@@ -50,6 +50,28 @@ def _moment(line: str) -> float:
 
 
 Figures = dict[str, list[float]]
+# The policies of SMF and UPF while they speak to each other.
+DIRECT = "bench-n4-direct"
+
+
+def _both_ways(function: str, namespace: str, peer: str) -> dict[str, Any]:
+    """A NetworkPolicy that lets a function and its peer in another namespace speak PFCP."""
+    who = {
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}},
+        "podSelector": {"matchLabels": {"app.kubernetes.io/name": peer}},
+    }
+    ports = [{"port": 8805, "protocol": "UDP"}]
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": DIRECT},
+        "spec": {
+            "podSelector": {"matchLabels": {"app.kubernetes.io/name": function}},
+            "policyTypes": ["Ingress", "Egress"],
+            "ingress": [{"from": [who], "ports": ports}],
+            "egress": [{"to": [who], "ports": ports}],
+        },
+    }
 
 
 class Lab:
@@ -228,6 +250,11 @@ END
         pods = self.kubectl.json("-n", namespace, "get", "pods", "-l", f"app.kubernetes.io/name={name}")["items"]
         return str(next(pod["status"]["podIP"] for pod in pods if "deletionTimestamp" not in pod["metadata"]))
 
+    @property
+    def _n4(self) -> tuple[tuple[str, str, str, str], ...]:
+        """N4's ends without the CTF: namespace and function, and those of the other one."""
+        return (self.home, "smf", self.plane, "upf"), (self.plane, "upf", self.home, "smf")
+
     @contextlib.contextmanager
     def without_ctf(self) -> Iterator[None]:
         """SMF and UPF speak to each other."""
@@ -236,8 +263,6 @@ END
             for namespace, kind, name in (
                 (self.home, "configmap", "smf-config"),
                 (self.plane, "configmap", "upf-config"),
-                (self.home, "networkpolicy", "smf"),
-                (self.plane, "networkpolicy", "upf"),
             )
         ]
         try:
@@ -247,8 +272,10 @@ END
                 del pfcp["client"], pfcp["server"][0]["advertise"]
 
             self._patched(self.plane, "upf", alone)
-            for namespace, name in ((self.home, "smf"), (self.plane, "upf")):
-                self.run("-n", namespace, "delete", "networkpolicy", name)
+            # Beside the policies that are there: packets pass the same filters with and without the CTF.
+            for namespace, name, peer, other in self._n4:
+                policy = json.dumps(_both_ways(name, peer, other))
+                self.run("-n", namespace, "apply", "-f", "-", stdin=policy)
             self.restart(self.plane, "upf")
             upf = self._pod_address(self.plane, "upf")
 
@@ -260,6 +287,8 @@ END
             self.restart(self.home, "smf")
             yield
         finally:
+            for namespace, *_ in self._n4:
+                self.kubectl.run("-n", namespace, "delete", "networkpolicy", DIRECT, "--ignore-not-found")
             for namespace, kind, name, document in saved:
                 owner = document["metadata"]["managedFields"][0]
                 for key in ("resourceVersion", "uid", "creationTimestamp", "generation", "managedFields"):
