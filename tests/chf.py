@@ -87,3 +87,9 @@ async def serving(chf: Chf) -> AsyncIterator[str]:
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
+
+
+def failed(handling: str | None = None, **headers: str) -> tuple[int, dict[str, str], dict[str, Any]]:
+    """A 503 with header fields, and perhaps with what is to be done with the traffic (FailureHandling); for `instead`."""
+    result = {"invocationResult": {"error": {"status": 503}, "failureHandling": handling}} if handling else {}
+    return 503, {name.replace("_", "-"): value for name, value in headers.items()}, {"status": 503, **result}

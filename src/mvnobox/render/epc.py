@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from mvnobox.errors import BadInput
 from mvnobox.render.engine import render_template
 from mvnobox.render.mme import Mme
+from mvnobox.render.networks import check_networks
 from mvnobox.render.outside import BrandEdge, Outside
 from mvnobox.spec import BrandSpec
 from mvnobox.spec.networks import UE_PREFIX
@@ -77,13 +78,7 @@ class Epc:
                 raise BadInput(f"a brand with 4G is called {brand!r}", "name brands as their BrandSpecs do")
         if len(set(self.brands)) != len(self.brands):
             raise BadInput("a brand with 4G is there twice", "name each brand once")
-        for network in self.host_networks:
-            try:
-                wide = ipaddress.IPv4Network(network).prefixlen == 0
-            except ValueError as error:
-                raise BadInput(f"a network of the host network is {network!r}: {error}", "as 198.51.100.0/24") from None
-            if wide:
-                raise BadInput("S6a and S8 would be open to everybody", "name the host network's own addresses")
+        check_networks(self.host_networks, whose="the host network", what="S6a and S8", own="the host network's")
         hosts = [peer.host.lower() for peer in self.peers]
         if len(set(hosts)) != len(hosts):
             raise BadInput("a Diameter peer is there twice", "name each host once")

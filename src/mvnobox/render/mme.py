@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from mvnobox.errors import BadInput
+from mvnobox.render.networks import check_networks
 
 S1_PORT = 36412
 # Labels as in host names, and none of the beginnings and ends that are reserved (TS 23.003 clause 9.1.1).
@@ -38,13 +38,7 @@ class Mme:
             raise BadInput(
                 "the MME has no enbs: policies let nobody in on S1", 'for instance "enbs": ["198.51.100.0/24"]'
             )
-        for network in self.enbs:
-            try:
-                wide = ipaddress.IPv4Network(network).prefixlen == 0
-            except ValueError as error:
-                raise BadInput(f"a network of eNBs is {network!r}: {error}", "as 198.51.100.0/24") from None
-            if wide:
-                raise BadInput("S1 would be open to everybody", "name the eNBs' own addresses")
+        check_networks(self.enbs, whose="eNBs", what="S1", own="the eNBs'")
         if isinstance(self.tac, bool) or not isinstance(self.tac, int) or self.tac not in _TACS:
             raise BadInput(f"the MME's tac is {self.tac!r}", f"a number from 1 to {_TACS[-1]}")
 

@@ -43,8 +43,6 @@ _METERED = ("pcf", "amf")
 _WITH_DATABASE = ("udr", "pcf", "hss", "pcrf")
 # 4G's, where it is wanted: the ports of each.
 _EPC = {"hss": (DIAMETER, METRICS), "pcrf": (DIAMETER, METRICS)}
-# TCP where SCTP is carried over it.
-_S1 = {"name": "s1", "port": S1_PORT}
 _SERVING_GATEWAY = {"sgwc": (GTPC, PFCP), "sgwu": (PFCP, GTPU)}
 
 
@@ -85,6 +83,11 @@ def _base(images: Images, monitoring_namespace: str | None = None) -> dict[str, 
     if images.sctp:
         values["sctpOverTcp"] = {"enabled": True, "image": image_values(images.sctp)}
     return values
+
+
+def _sctp(images: Images) -> str:
+    """The protocol of N2 and S1: SCTP, or TCP that carries it."""
+    return "TCP" if images.sctp else "SCTP"
 
 
 def _secured(tls: SbiTls | None) -> dict[str, Any]:
@@ -133,7 +136,7 @@ def control_plane(
         more = _database(name)
         if name == "amf":
             # Over TCP the Service's protocol is TCP as well.
-            ports.append({"name": "n2", "port": N2_PORT, "protocol": "TCP" if images.sctp else "SCTP"})
+            ports.append({"name": "n2", "port": N2_PORT, "protocol": _sctp(images)})
             more["sctp"] = True
             more["memory"] = AMF_MEMORY
         functions.append(_function(name, ports, render_template(f"open5gs/{name}.yaml.j2", **context), **more))
@@ -152,7 +155,7 @@ def control_plane(
         return values
     wanted: dict[str, tuple[Mapping[str, Any], ...]] = {**_EPC, **(_SERVING_GATEWAY if epc.serving_gateway else {})}
     if epc.mme is not None:
-        wanted["mme"] = ({**_S1, "protocol": "TCP" if images.sctp else "SCTP"}, GTPC, METRICS)
+        wanted["mme"] = ({"name": "s1", "port": S1_PORT, "protocol": _sctp(images)}, GTPC, METRICS)
     for name, fixed in wanted.items():
         full = {**context, "epc": epc}
         more = _database(name)
@@ -297,7 +300,7 @@ def lab_ran(context: Mapping[str, Any], peers: Mapping[str, str], images: Images
         "gnb": render_template("ueransim/gnb.yaml.j2", **context),
         "agent": render_template("ueransim/agent.yaml.j2", **context),
         "ues": ues,
-        "n2Protocol": "TCP" if images.sctp else "SCTP",
+        "n2Protocol": _sctp(images),
         "peers": dict(peers),
     }
     if images.sctp:

@@ -146,6 +146,20 @@ def actions(ies: list[Ie]) -> dict[int, bytes]:
     return {far: action.data for far, action in found.items() if action is not None}
 
 
+async def established(bench: Bench) -> Replay:
+    replay = Replay(bench)
+    await replay.all(messages("ipv4", "association", "establishment"))
+    return replay
+
+
+def last_actions(bench: Bench) -> set[int]:
+    """What the UPF was told last to do with the session's packets."""
+    last = next(
+        message for message in reversed(bench.upf.asked[Type.SESSION_MODIFICATION_REQUEST]) if actions(message.ies)
+    )
+    return {action[0] for action in actions(last.ies).values()}
+
+
 def without_own(ies: list[Ie]) -> list[Ie]:
     """The SMF's elements: without the CTF's own rules and the references to them."""
     own, twin = codec.u32(IeType.URR_ID, OWN_URR), codec.u32(IeType.FAR_ID, OWN_FAR)
