@@ -13,7 +13,7 @@ PART_OF = "mvno-in-a-box"
 # Octets that one charging request reserves at most: what a session may still use while a part of the core is away.
 QUOTA_OCTETS = 20_000_000
 # Octets between two usage reports: the largest difference between what the user plane carried and what is charged.
-QUANTUM_OCTETS = 5_000_000
+QUANTUM_OCTETS = 10_000_000
 
 # Pod Security Standards (kubernetes.io/docs/concepts/security/pod-security-standards).
 PodSecurity = Literal["restricted", "privileged"]

@@ -11,6 +11,7 @@ import asyncpg
 import pytest
 from bson.int64 import Int64
 
+from mvnobox.core.directory import answers
 from mvnobox.core.directory.documents import Assembler
 from mvnobox.core.directory.mirror import queue
 from mvnobox.core.directory.mirror.plan import Planner, owner_of
@@ -340,3 +341,20 @@ async def test_a_database_younger_than_the_documents_is_no_trouble(directory: An
     async with mirror(directory) as mirrored:
         await mirrored.caught_up()
         assert (await mirrored.find())["ambr"]["uplink"]["value"] == 77
+
+
+@pytest.mark.parametrize(
+    ("more", "streams"),
+    [({}, False), ({"setName": "rs0", "hosts": ["127.0.0.1:1"]}, True), ({"msg": "isdbgrid"}, True)],
+)
+async def test_a_server_on_its_own_has_no_change_streams(
+    directory: Any, monkeypatch: pytest.MonkeyPatch, more: dict[str, Any], streams: bool
+) -> None:
+    """What a replica set's member and a mongos say in their hello, from a server that speaks the protocol."""
+    alone = answers.greeting
+    monkeypatch.setattr(answers, "greeting", lambda connection: alone(connection) | more)
+    target = Target(f"mongodb://127.0.0.1:{directory.port}/open5gs?directConnection=true", "")
+    try:
+        assert await target.has_streams() is streams
+    finally:
+        await target.close()

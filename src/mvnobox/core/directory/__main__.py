@@ -14,7 +14,7 @@ from mvnobox.core.directory.documents import Assembler
 from mvnobox.core.directory.mirror.check import Check
 from mvnobox.core.directory.mirror.plan import owner_of
 from mvnobox.core.directory.mirror.queue import Queue, forget
-from mvnobox.core.directory.mirror.target import AWAY, Target, cause_of
+from mvnobox.core.directory.mirror.target import AWAY, NO_STREAMS, Target, cause_of
 from mvnobox.core.directory.mirror.worker import Mirror
 from mvnobox.core.directory.server import DirectoryServer
 from mvnobox.core.directory.settings import DirectorySettings, client_context, renewed, tls_context, users
@@ -98,6 +98,7 @@ async def mirror_check(config: str) -> int:
             differences += 1
             print(f"{one.imsi}: {', '.join(one.fields)}")
         documents, own = await target.count()
+        streams = await target.has_streams()
     except AWAY as error:
         print(f"the mirror's MongoDB does not answer ({cause_of(error)})")
         return 1
@@ -106,6 +107,7 @@ async def mirror_check(config: str) -> int:
         await target.close()
     print(
         f"{check.compared} compared, {check.waiting} wait to be written, {documents - own} documents are not the directory's"
+        + ("" if streams else f"; the MongoDB {NO_STREAMS}")
     )
     print(f"{differences} differences")
     return 1 if differences else 0

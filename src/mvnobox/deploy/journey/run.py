@@ -50,7 +50,9 @@ for wait in (0.5,) * (30 if own else 0) + (0,):
     if found:
         break
     time.sleep(wait)
-print(json.dumps({"found": found is not None, "slice": (found or {}).get("slice")}))
+hello = client.admin.command("hello") if own else {"setName": "the directory has change streams"}
+streams = "setName" in hello or hello.get("msg") == "isdbgrid"
+print(json.dumps({"found": found is not None, "slice": (found or {}).get("slice"), "streams": streams}))
 """
 # Between a user plane and 4G's test peer there is no radio; what a socket lost is charged all the same.
 LOST_ON_S8 = 0.02
@@ -125,6 +127,8 @@ class _Run:
         self.product = ""
         self.iccid = ""
         self.sim: dict[str, Any] = {}
+        # Whether an HSS learns of changes: a MongoDB of one's own has change streams as a replica set only.
+        self.streams = True
         self.carried = 0
         # What the phone carried before it registered for the last time.
         self.before = 0
@@ -204,6 +208,7 @@ class _Run:
         )
         if not found["found"]:
             raise StepFailed("the directory does not know the IMSI")
+        self.streams = found["streams"]
         entry = found["slice"][0]
         if (entry["sst"], entry.get("sd")) != (self.spec.slice.sst, self.spec.slice.sd):
             raise StepFailed(f"the subscriber has slice {entry['sst']}/{entry.get('sd')}")
@@ -359,7 +364,9 @@ class _Run:
     def suspension(self) -> str:
         path = f"/tmf-api/productInventory/v4/product/{self.product}"
         self.bss.call("PATCH", path, {"status": "suspended"})
-        _until(15, "deregistration", lambda: not self.phone.status()["registered"])
+        told = self.streams or self.access == "5g"
+        why = "" if told else ": your MongoDB is no replica set, which the HSS needs to learn of it"
+        _until(15, "deregistration", lambda: not self.phone.status()["registered"], lambda: why)
         refused = self.phone.register(self.sim)
         if refused.get("ok"):
             raise StepFailed("a suspended subscriber could attach")

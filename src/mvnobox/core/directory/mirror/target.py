@@ -28,6 +28,8 @@ _OTHERS_AT_ONCE = 1000
 _DUPLICATE = 11000
 # The path is the database; a password that is quoted has none of the delimiters.
 _URI = re.compile(r"mongodb(\+srv)?://(?:[^@/]*@)?(?P<hosts>[^@/?]+)/(?P<database>[^/?.$\s]+)(?:\?.*)?", re.DOTALL)
+# What follows from a server without change streams.
+NO_STREAMS = "is no replica set: a 4G device that is attached stays so when it is suspended, until its quota ends"
 # What a failed call of pymongo raises; TimeoutError is the deadline around several of them.
 AWAY = (PyMongoError, TimeoutError)
 
@@ -89,6 +91,15 @@ class Target:
             except OperationFailure as error:
                 log.warning("mirror: the unique index on %s was not made: %s", name, cause_of(error))
                 self.unique = self.unique and name != "imsi"
+
+    async def has_streams(self) -> bool:
+        """Whether it has change streams, by which an HSS learns of a suspension: a member of a replica set, or a mongos.
+
+        MongoDB's hello command says so by `setName` or `msg: isdbgrid`.
+        """
+        with pymongo.timeout(COMMAND_SECONDS):
+            said = await self._client.admin.command("hello")
+        return "setName" in said or said.get("msg") == "isdbgrid"
 
     async def found(self, imsis: Iterable[str]) -> dict[str, Document]:
         """Documents by IMSI."""

@@ -18,7 +18,7 @@ from prometheus_client import Counter, Gauge
 from mvnobox.core.directory.documents import Assembler, Sealed
 from mvnobox.core.directory.mirror.plan import Document, Foreign, Planner, State, Write
 from mvnobox.core.directory.mirror.queue import DONE, LEASE_SECONDS, Backlog, Held, Queue
-from mvnobox.core.directory.mirror.target import AWAY, Target, cause_of, is_duplicate
+from mvnobox.core.directory.mirror.target import AWAY, NO_STREAMS, Target, cause_of, is_duplicate
 from mvnobox.service.database import TROUBLE
 
 log = logging.getLogger(__name__)
@@ -115,6 +115,8 @@ class Mirror:
             return 0
         if not self._prepared:
             await self._reached(self._target.prepare(), seconds=None)
+            if not await self._reached(self._target.has_streams()):
+                log.warning("mirror: the MongoDB %s", NO_STREAMS)
             await self._queue.go_on_from(await self._reached(self._target.highest(), seconds=None))
             self._prepared = True
             self._say(None)
