@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 
@@ -19,6 +20,8 @@ from mvnobox.service.database import TROUBLE
 log = logging.getLogger(__name__)
 HEARTBEAT_SECONDS = 5.0
 REASSOCIATE_SECONDS = 1.0
+# After our own start: Open5GS's UPF says something every 11 s at least, and its SMF waits for 10 s.
+FIRST_WORD_SECONDS = 9.0
 ASSOCIATED = Gauge("ctf_upf_associated", "Whether the UPF is associated")
 
 
@@ -32,6 +35,7 @@ class Upf:
         self._known: int | None = None
         self._address: tuple[float, Address] | None = None
         self._heard_from: Address | None = None
+        self._first_word = asyncio.Event()
         self.features: Ie | None = None
         self.associated = asyncio.Event()
 
@@ -40,13 +44,17 @@ class Upf:
         self._endpoint, self._own = endpoint, own
 
     async def address(self) -> Address:
-        """Where it is now. Raises OSError.
+        """Where it is now, after a wait for its first word if need be. Raises OSError.
 
         Open5GS's UPF sends to every address of a peer in turn: Node ID and source. They have to be the same one, and
         outlive our pod: the Service's. What we send to where the UPF's own packets came from goes back the way that
         they came, so that it has the Service's address as its source.
         """
         if self._settings.upf_initiates:
+            if self._heard_from is None:
+                # Better a session that is late than one that is refused.
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._first_word.wait(), FIRST_WORD_SECONDS)
             if self._heard_from is None:
                 raise ConnectionError("it has not been heard of yet")
             return self._heard_from
@@ -89,6 +97,7 @@ class Upf:
 
     async def _is_at(self, peer: Address) -> None:
         self._heard_from = peer
+        self._first_word.set()
         await self._store.set_setting("upf-address", peer[0])
 
     def _associated(self) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from mvnobox.n4 import upf as upf_module
 from mvnobox.n4.settings import CtfSettings
 from mvnobox.n4.store import Store
 from mvnobox.n4.upf import Upf
@@ -57,3 +59,22 @@ async def test_an_smf_that_started_in_the_same_second_is_not_taken_for_the_upf(s
     # What only a UPF sends says where it is; a restarted one sets the association up again.
     await anew.heard(("10.244.0.9", 8805), None)
     assert await anew.address() == ("10.244.0.9", 8805)
+
+
+async def test_after_our_restart_a_request_waits_for_the_upfs_first_word(store: Store) -> None:
+    upf = Upf(SETTINGS, store, forgotten)
+    await upf.take(setup())
+    await upf.accepted(setup(), UPF)
+    anew = Upf(SETTINGS, store, forgotten)
+    asked = asyncio.ensure_future(anew.address())
+    # Not the UPF's.
+    await anew.heard(SMF, STAMP)
+    assert not asked.done()
+    await anew.heard(UPF, STAMP)
+    assert await asyncio.wait_for(asked, 1) == UPF
+
+
+async def test_a_upf_that_says_nothing_is_waited_for_so_long(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upf_module, "FIRST_WORD_SECONDS", 0.05)
+    with pytest.raises(ConnectionError, match="not been heard of"):
+        await Upf(SETTINGS, store, forgotten).address()
