@@ -20,8 +20,9 @@ from mvnobox.service.database import TROUBLE
 log = logging.getLogger(__name__)
 HEARTBEAT_SECONDS = 5.0
 REASSOCIATE_SECONDS = 1.0
-# After our own start: Open5GS's UPF says something every 11 s at least, and its SMF waits for 10 s.
-FIRST_WORD_SECONDS = 9.0
+# After our own start. Open5GS's UPF says something every 11 s at least; its SMF gives a session up after 7.5 s, and one
+# that is set up later is nobody's.
+FIRST_WORD_SECONDS = 5.0
 ASSOCIATED = Gauge("ctf_upf_associated", "Whether the UPF is associated")
 
 
