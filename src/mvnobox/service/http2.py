@@ -109,6 +109,9 @@ class Http2Connection(Connection, End):
             fields = stream.fields
             fields[name] = fields[name] + b", " + value if name in fields else value
 
+    def goaway(self) -> None:
+        """The client asks for nothing more; what it has asked for is answered."""
+
     def outgoing(self, stream_id: int) -> Sent:
         """A response."""
         return self.streams[stream_id]

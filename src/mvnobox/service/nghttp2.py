@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import ctypes.util
 import functools
+from abc import abstractmethod
 from collections.abc import Iterable, Mapping
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import cffi
 
@@ -83,7 +84,7 @@ class Sent:
         self.out, self.sent = out, 0
 
 
-class End:
+class End(Protocol):
     """One end of a connection, as nghttp2 tells it what has come."""
 
     def begin(self, stream_id: int) -> None:
@@ -104,9 +105,9 @@ class End:
     def goaway(self) -> None:
         """The peer takes no more streams."""
 
+    @abstractmethod
     def outgoing(self, stream_id: int) -> Sent:
         """What a stream sends."""
-        raise NotImplementedError
 
 
 def _end(user_data: Any) -> End:
