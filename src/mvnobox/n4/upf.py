@@ -36,7 +36,6 @@ class Upf:
         self._known: int | None = None
         self._address: tuple[float, Address] | None = None
         self._heard_from: Address | None = None
-        self._first_word = asyncio.Event()
         self.features: Ie | None = None
         self.associated = asyncio.Event()
 
@@ -55,7 +54,7 @@ class Upf:
             if self._heard_from is None:
                 # Better a session that is late than one that is refused.
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._first_word.wait(), FIRST_WORD_SECONDS)
+                    await asyncio.wait_for(self.associated.wait(), FIRST_WORD_SECONDS)
             if self._heard_from is None:
                 raise ConnectionError("it has not been heard of yet")
             return self._heard_from
@@ -98,7 +97,6 @@ class Upf:
 
     async def _is_at(self, peer: Address) -> None:
         self._heard_from = peer
-        self._first_word.set()
         await self._store.set_setting("upf-address", peer[0])
 
     def _associated(self) -> None:
