@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import sys
@@ -17,6 +18,7 @@ import pytest
 from tests.ports import free_port
 
 from mvnobox.core.directory.mirror.target import NO_STREAMS
+from mvnobox.deploy.journey.run import HAS_STREAMS
 
 IMSI, OTHER = "208930000000001", "208930000000002"
 PASSWORD = "c0rrect-horse"
@@ -129,6 +131,16 @@ async def test_a_service_with_a_mirror_and_the_commands_beside_it(directory: Any
         said = await end(service)
     assert "the MongoDB follows" in said and "Traceback" not in said
     assert (NO_STREAMS in said) is not mongodb.has_streams
+
+
+@pytest.mark.parametrize("mirror", [True, False])
+async def test_a_journey_asks_in_the_pod_whether_an_hss_learns_of_changes(mongodb: Any, mirror: bool) -> None:
+    environment = {**os.environ, "DIRECTORY_MIRROR": mongodb.uri if mirror else ""}
+    asked = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", HAS_STREAMS, env=environment, stdout=asyncio.subprocess.PIPE
+    )
+    said, _ = await asyncio.wait_for(asked.communicate(), 30)
+    assert json.loads(said) == {"streams": mongodb.has_streams if mirror else True}
 
 
 async def test_a_mongodb_that_refuses_is_said_without_its_password(directory: Any, mongodb: Any, pod: Pod) -> None:

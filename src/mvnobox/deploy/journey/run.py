@@ -50,9 +50,16 @@ for wait in (0.5,) * (30 if own else 0) + (0,):
     if found:
         break
     time.sleep(wait)
-hello = client.admin.command("hello") if own else {"setName": "the directory has change streams"}
-streams = "setName" in hello or hello.get("msg") == "isdbgrid"
-print(json.dumps({"found": found is not None, "slice": (found or {}).get("slice"), "streams": streams}))
+print(json.dumps({"found": found is not None, "slice": (found or {}).get("slice")}))
+"""
+# Whether an HSS learns of changes: the directory has change streams, a MongoDB of one's own as a replica set only.
+HAS_STREAMS = """
+import asyncio, json, os
+from mvnobox.core.directory.mirror.target import Target
+async def ask():
+    own = os.environ.get("DIRECTORY_MIRROR")
+    return not own or await Target(own, "").has_streams()
+print(json.dumps({"streams": asyncio.run(ask())}))
 """
 # Between a user plane and 4G's test peer there is no radio; what a socket lost is charged all the same.
 LOST_ON_S8 = 0.02
@@ -127,8 +134,6 @@ class _Run:
         self.product = ""
         self.iccid = ""
         self.sim: dict[str, Any] = {}
-        # Whether an HSS learns of changes: a MongoDB of one's own has change streams as a replica set only.
-        self.streams = True
         self.carried = 0
         # What the phone carried before it registered for the last time.
         self.before = 0
@@ -208,7 +213,6 @@ class _Run:
         )
         if not found["found"]:
             raise StepFailed("the directory does not know the IMSI")
-        self.streams = found["streams"]
         entry = found["slice"][0]
         if (entry["sst"], entry.get("sd")) != (self.spec.slice.sst, self.spec.slice.sd):
             raise StepFailed(f"the subscriber has slice {entry['sst']}/{entry.get('sd')}")
@@ -364,9 +368,7 @@ class _Run:
     def suspension(self) -> str:
         path = f"/tmf-api/productInventory/v4/product/{self.product}"
         self.bss.call("PATCH", path, {"status": "suspended"})
-        told = self.streams or self.access == "5g"
-        why = "" if told else ": your MongoDB is no replica set, which the HSS needs to learn of it"
-        _until(15, "deregistration", lambda: not self.phone.status()["registered"], lambda: why)
+        _until(15, "deregistration", lambda: not self.phone.status()["registered"], self._why_untold)
         refused = self.phone.register(self.sim)
         if refused.get("ok"):
             raise StepFailed("a suspended subscriber could attach")
@@ -374,6 +376,13 @@ class _Run:
         if not _until(SETTLE_SECONDS, "resumption", lambda: self.phone.register(self.sim).get("ok")):
             raise StepFailed("a resumed subscriber could not attach")
         return str(refused.get("cause"))
+
+    def _why_untold(self) -> str:
+        """Why the network has not heard of a suspension, as far as that can be seen."""
+        if self.access == "5g":
+            return ""
+        asked = self.kubectl.exec_json(f"platform-{self.env}", "deploy/directory", "python", "-c", HAS_STREAMS)
+        return "" if asked["streams"] else ": your MongoDB is no replica set, which the HSS needs to learn of it"
 
     # After ---------------------------------------------------------------------------------------------------------
 
