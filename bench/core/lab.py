@@ -130,11 +130,15 @@ class Lab:
             f"SET search_path = directory; DELETE FROM subscriber WHERE {where}; DELETE FROM withdrawal WHERE {where};"
         )
 
-    def known_to_the_ctf(self, *, live: bool = False) -> set[str]:
-        """IMSIs of the bench's sessions that went through the CTF within the last hour; `live`: that go through it."""
-        which = "AND deleted_at IS NULL" if live else ""
+    def moment(self) -> float:
+        """Unix seconds, by the database's clock."""
+        return float(self.sql("SELECT extract(epoch FROM clock_timestamp());")[0])
+
+    def through_the_ctf(self, since: float) -> set[str]:
+        """IMSIs of the bench's sessions that the CTF has got to know since a moment, at most an hour ago."""
         name = self.home.removesuffix(f"-{ENV}").replace("-", "_")
-        return set(self.sql(f"SELECT DISTINCT imsi FROM ctf_{name}.session WHERE imsi {self._range} {which};"))
+        where = f"imsi {self._range} AND created_at > to_timestamp({since})"
+        return set(self.sql(f"SELECT DISTINCT imsi FROM ctf_{name}.session WHERE {where};"))
 
     # UEs -----------------------------------------------------------------------------------------------------------
 

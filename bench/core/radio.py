@@ -78,8 +78,9 @@ def _spread(values: list[float]) -> str:
 
 def _sessions(lab: Lab, found: Figures) -> None:
     """A round's sessions, in milliseconds. Raises Unfit."""
+    began = lab.moment()
     took = dict(lab.session() for _ in range(SESSIONS))
-    through = lab.known_to_the_ctf()
+    through = lab.through_the_ctf(began)
     now: Figures = {WITH: [], WITHOUT: []}
     for imsi, seconds in took.items():
         now[WITH if imsi in through else WITHOUT].append(float(round(1000 * seconds)))
@@ -92,8 +93,9 @@ def _sessions(lab: Lab, found: Figures) -> None:
 
 def _transfers(lab: Lab, down: Figures, up: Figures) -> None:
     """A round's transfers, in Mbit/s. Raises Unfit."""
+    began = lab.moment()
     with lab.attached(2) as ues:
-        through = lab.known_to_the_ctf(live=True)
+        through = lab.through_the_ctf(began)
         ways = {WITH if imsi in through else WITHOUT: where for imsi, where in ues.items()}
         if len(ways) != 2:
             raise Unfit(f"both UEs are {next(iter(ways))} the CTF")

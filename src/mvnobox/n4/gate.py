@@ -153,8 +153,11 @@ class Gate:
             if self._deferred and self._deferred[0] is first:
                 self._deferred.pop(0)
 
-    async def owe(self, seid: int, reports: list[rules.Report], *, release: bool = False) -> bool:
-        """Keep usage (and the session's end) in the database, and see to it that the OCS gets to know.
+    async def owe(
+        self, seid: int, reports: list[rules.Report], *, release: bool = False, session: Session | None = None
+    ) -> bool:
+        """Keep usage (and the session's end) in the database, and see to it that the OCS gets to know. Quicker with the
+        `session` as it has just been read.
 
         False: nothing is owed for it, as the reports are known or of what was dropped.
 
@@ -162,7 +165,7 @@ class Gate:
         raises is raised.
         """
         try:
-            return await self._take(seid, reports, release=release)
+            return await self._take(seid, reports, release=release, session=session)
         except TROUBLE:
             if release or not reports or len(self._deferred) >= DEFERRED:
                 raise
@@ -170,8 +173,10 @@ class Gate:
                 self._deferred.append((seid, reports))
             return True
 
-    async def _take(self, seid: int, reports: list[rules.Report], *, release: bool = False) -> bool:
-        pending = await self._store.take_usage(seid, reports, release=release)
+    async def _take(
+        self, seid: int, reports: list[rules.Report], *, release: bool = False, session: Session | None = None
+    ) -> bool:
+        pending = await self._store.take_usage(seid, reports, release=release, session=session)
         if reports:
             REPORTS.labels(str(pending is not None).lower()).inc(len(reports))
         if pending is not None:
@@ -258,11 +263,11 @@ class Gate:
         while True:
             self._dirty.discard(seid)
             try:
-                session = await self._store.session(seid)
+                session, pending = await self._store.owing_session(seid)
                 if session is None or session.imsi is None:
                     return
                 try:
-                    more, told = await self._send_next(session)
+                    more, told = await self._send_next(session, pending)
                 except (OcsUnavailable, ContextNotFound) as error:
                     outage = outage or Outage(self._settings.ocs_patience_seconds)
                     if isinstance(error, ContextNotFound) and not outage.begun_anew:
@@ -313,14 +318,13 @@ class Gate:
         finally:
             del self._news[seid]
 
-    async def _send_next(self, session: Session) -> tuple[bool, bool]:
-        """Send one request that is owed, and tell the UPF what the last one's answer says.
+    async def _send_next(self, session: Session, pending: Pending | None) -> tuple[bool, bool]:
+        """Send the oldest request that is owed, and tell the UPF what the last one's answer says.
 
         Whether more is owed to the OCS, and whether the UPF does what it shall. Raises OcsUnavailable, ContextNotFound.
         """
         assert session.imsi is not None
         seid = session.seid
-        pending: Pending | None = await self._store.next_pending(seid)
         verdict: Verdict | None = None
         if session.nchf_ref is None and (pending is not None or not session.deleted):
             with OCS_SECONDS.time():
@@ -346,18 +350,16 @@ class Gate:
                 verdict = await self._nchf.report(
                     session.imsi, seid, session.nchf_ref, pending.sequence, pending.used, release=pending.release
                 )
-            if await self._store.next_pending(seid, after=pending.sequence) is not None:
-                await self._store.settled(pending)
-                return True, True
         told = True
         if verdict is not None and not session.deleted:
-            told = await self._apply(seid, verdict)
+            told = await self._apply(seid, verdict, since=None if pending is None else pending.sequence)
         elif session.untold:
             told = await self._tell(seid)
-        if pending is not None:
-            # Not before: who dies in between asks again and is answered the same.
-            await self._store.settled(pending)
-        return False, told
+        if pending is None:
+            return False, told
+        # Not before: who dies in between asks again and is answered the same.
+        await self._store.settled(pending)
+        return session.owed is not None and session.owed > pending.sequence, told
 
     async def _begin_anew(self, session: Session) -> None:
         """The OCS has lost a charging session: the use that it did not take goes into a new one."""
@@ -380,8 +382,9 @@ class Gate:
         log.warning("a quota on trust, without the OCS: %s", outage.cause, extra={"seid": seid})
         return await self._apply(seid, Verdict(self._settings.quota_octets, throttle=session.throttle))
 
-    async def _apply(self, seid: int, verdict: Verdict) -> bool:
-        told, renewal, own = await self.switch.apply(seid, verdict)
+    async def _apply(self, seid: int, verdict: Verdict, *, since: int | None = None) -> bool:
+        """Whether the UPF does what the OCS said, in answer to the request `since`."""
+        told, renewal, own = await self.switch.apply(seid, verdict, since=since)
         if renewal is not None:
             self.renewals.note(seid, renewal)
         if own:

@@ -368,7 +368,7 @@ class Ctf:
         own, rest = rules.split_usage(message.ies, session.own_urr)
         if own:
             # Kept before it is acknowledged: an acknowledged report is never lost.
-            await self.gate.owe(session.seid, own)
+            await self.gate.owe(session.seid, own, session=session)
         kind = codec.number(message.first(IeType.REPORT_TYPE), 1)
         if not any(ie.type == IeType.USAGE_REPORT_REPORT for ie in rest):
             kind &= ~codec.REPORT_USAGE

@@ -14,7 +14,10 @@ from mvnobox.n4.rules import Limits, Throttle
 
 COLUMNS = """seid, smf_seid, smf_address, smf_port, upf_seid, imsi, dnn, own_urr, fars, open, threshold, quota,
               nchf_ref, nchf_sequence, octets, deleted_at, behind_gate, throttle_uplink, throttle_downlink, qers, addresses,
-              towards, control, untold, ending"""
+              towards, control, untold, ending, seen,
+              (SELECT max(sequence) FROM pending WHERE pending.seid = session.seid) AS owed"""
+# What a statement's transaction does not wait for: the disk has it with the next commit that waits.
+LAZILY = "set_config('synchronous_commit', 'off', true)"
 _INSERTED = {
     "seid": "bigint", "smf_seid": "numeric", "smf_address": "text", "smf_port": "integer", "upf_seid": "numeric",
     "imsi": "text", "dnn": "text", "own_urr": "integer", "fars": "jsonb", "open": "boolean", "threshold": "bigint",
@@ -25,16 +28,35 @@ _INSERTED = {
 # that of the first answer, before which nothing passes. What a PostgreSQL that crashes in between forgets is written anew.
 INSERT = """INSERT INTO session ({}, addresses, renew_at) OVERRIDING SYSTEM VALUE
              SELECT {}, string_to_array(${}::text, ' '), now() + make_interval(secs => ${}::float8)
-             FROM set_config('synchronous_commit', 'off', true)""".format(
+             FROM {}""".format(
     ", ".join(_INSERTED),
     ", ".join(f"${place}::{kind}" for place, kind in enumerate(_INSERTED.values(), 1)),
     len(_INSERTED) + 1,
     len(_INSERTED) + 2,
+    LAZILY,
 )
 # What the OCS has said first of a session, and whether the UPF does it; not where another instance is further.
 ANSWERED = """UPDATE session SET open = $2, threshold = $3, quota = $4, nchf_ref = $5, behind_gate = $6, throttle_uplink = $7,
                   throttle_downlink = $8, untold = $9, renew_at = now() + make_interval(secs => $10)
               WHERE seid = $1 AND (nchf_ref IS NULL OR nchf_ref = $5 AND nchf_sequence = 0)"""
+# Usage of sessions, $2, that are as they were when it was counted: what is noted is one Nchf request each. Which of them, by
+# their places, $1; a session that has changed, or is twice among them, keeps its own.
+TAKEN = """WITH held AS MATERIALIZED (
+                 SELECT seid FROM session WHERE seid = ANY($2::bigint[]) ORDER BY seid FOR NO KEY UPDATE
+             ), taken AS (
+                 UPDATE session s SET seen = r.now_seen, nchf_sequence = r.sequence + 1, octets = s.octets + r.used,
+                     renew_at = now() + interval '30 minutes'
+                 FROM unnest($1::integer[], $2::bigint[], $3::integer[], $4::jsonb[], $5::boolean[], $6::jsonb[], $7::bigint[],
+                     $8::bigint[], $9::bigint[])
+                     AS r(place, seid, sequence, seen, behind_gate, now_seen, used, uplink, downlink)
+                 JOIN held USING (seid)
+                 WHERE s.seid = r.seid AND s.nchf_sequence = r.sequence AND s.seen = r.seen
+                     AND s.behind_gate = r.behind_gate AND s.nchf_ref IS NOT NULL
+                 RETURNING r.place, s.seid, s.nchf_sequence, r.used, r.uplink, r.downlink
+             ), noted AS (
+                 INSERT INTO pending (seid, sequence, used, uplink, downlink, release)
+                 SELECT seid, nchf_sequence, used, uplink, downlink, false FROM taken
+             ) SELECT place FROM taken"""
 
 
 @dataclass
@@ -66,6 +88,9 @@ class Session:
     addresses: tuple[str, ...] = ()
     untold: bool = False
     ending: bool = False
+    # Usage reports that were taken into account, as `Seen` has them, in JSON; the newest request that the OCS is owed.
+    seen: str = "{}"
+    owed: int | None = None
     # Of a new session: the OCS is asked anew after so many seconds.
     renew_seconds: float = 1800.0
 
@@ -108,7 +133,13 @@ def session_of(row: asyncpg.Record) -> Session:
         addresses=tuple(row["addresses"]),
         untold=row["untold"],
         ending=row["ending"],
+        seen=row["seen"],
+        owed=row["owed"],
     )
+
+
+def pending_of(row: asyncpg.Record) -> Pending:
+    return Pending(row["seid"], row["sequence"], (row["used"], row["uplink"], row["downlink"]), row["release"])
 
 
 def from_json(text: str) -> dict[int, bytes]:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
+
+from mvnobox.n4.rules import Report, is_of_dropped
+
 
 class Seen:
     """Which UR-SEQNs of which URR were taken into account: all up to one, and some beyond it.
@@ -27,3 +32,24 @@ class Seen:
             upto = max(upto, beyond.pop(0))
         self.numbers[str(urr)] = (upto, beyond)
         return True
+
+
+class Count:
+    """What reports add to those that were taken into account before, in JSON; `closed`: what was dropped behind a gate does
+    not count.
+
+    `octets`: (total, uplink, downlink); `counted`: whether any of them counts; `fresh`: whether any is new; `seen`: with them.
+    """
+
+    def __init__(self, seen: str, reports: Iterable[Report], *, closed: bool) -> None:
+        numbers = Seen(json.loads(seen))
+        total = uplink = downlink = 0
+        self.fresh = self.counted = False
+        for urr, sequence, (all_, up, down) in reports:
+            if not numbers.add(urr, sequence):
+                continue
+            self.fresh = True
+            if not (closed and is_of_dropped(all_)):
+                total, uplink, downlink, self.counted = total + all_, uplink + up, downlink + down, True
+        self.octets = total, uplink, downlink
+        self.seen = json.dumps(numbers.numbers)

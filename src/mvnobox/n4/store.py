@@ -14,15 +14,18 @@ from mvnobox.n4.rows import (
     ANSWERED,
     COLUMNS,
     INSERT,
+    LAZILY,
+    TAKEN,
     Pending,
     Session,
     answered_row,
     new_row,
+    pending_of,
     session_of,
     to_json,
 )
-from mvnobox.n4.rules import Report, Throttle, is_of_dropped
-from mvnobox.n4.seen import Seen
+from mvnobox.n4.rules import Report, Throttle
+from mvnobox.n4.seen import Count
 from mvnobox.n4.together import Together
 from mvnobox.service.database import TROUBLE
 
@@ -48,6 +51,7 @@ class Store:
         self._adding = Together(self._add_all)
         self._answering = Together(self._answered_all)
         self._reading = Together(self._sessions)
+        self._taking = Together(self._take_all)
 
     async def ready(self) -> str | None:
         """None, or what is missing."""
@@ -172,8 +176,11 @@ class Store:
         )
         return [session_of(row) for row in rows]
 
-    async def update(self, seid: int, **columns: Any) -> None:
-        """Set columns of a session; `limits` and `throttle` are two each, `forwarding` three; `renew_seconds` count from now."""
+    async def update(self, seid: int, *, lazily: bool = False, **columns: Any) -> None:
+        """Set columns of a session; `limits` and `throttle` are two each, `forwarding` three; `renew_seconds` count from now.
+
+        `lazily`: others see it at once, the disk has it with the next commit that waits for it.
+        """
         values: dict[str, Any] = {}
         for key, value in columns.items():
             match key:
@@ -193,18 +200,37 @@ class Store:
             f"renew_at = now() + make_interval(secs => ${index})" if name == "renew_seconds" else f"{name} = ${index}"
             for index, name in enumerate(values, 2)
         )
-        await self._pool.execute(f"UPDATE session SET {names} WHERE seid = $1", seid, *values.values())
+        source = f"FROM {LAZILY}" if lazily else ""
+        await self._pool.execute(f"UPDATE session SET {names} {source} WHERE seid = $1", seid, *values.values())
 
     async def mark_deleted(self, seid: int) -> None:
         await self._pool.execute("UPDATE session SET deleted_at = coalesce(deleted_at, now()) WHERE seid = $1", seid)
 
-    async def take_usage(self, seid: int, reports: list[Report], *, release: bool = False) -> Pending | None:
+    async def take_usage(
+        self, seid: int, reports: list[Report], *, release: bool = False, session: Session | None = None
+    ) -> Pending | None:
         """Note usage reports (URR, UR-SEQN, octets) as one Nchf request that is owed. None: all of them are known.
 
         One transaction: a report is taken into account once, whichever instance gets it, however often it comes.
         What a user plane counted and dropped behind a closed gate is dismissed. Without a charging session use is kept
-        until there is one.
+        until there is one. With the `session` as it was read a statement is enough, while nobody else has changed it.
         """
+        if session is not None and session.nchf_ref is not None and not release:
+            count = Count(session.seen, reports, closed=session.behind_gate)
+            if count.counted and await self._taking((session, count)):
+                return Pending(seid, session.nchf_sequence + 1, count.octets, release)
+        return await self._take_locked(seid, reports, release=release)
+
+    async def _take_all(self, taking: Sequence[tuple[Session, Count]]) -> Sequence[bool]:
+        rows = [
+            (place, one.seid, one.nchf_sequence, one.seen, one.behind_gate, count.seen, *count.octets)
+            for place, (one, count) in enumerate(taking)
+        ]
+        taken = {row["place"] for row in await self._pool.fetch(TAKEN, *map(list, zip(*rows, strict=True)))}
+        return [place in taken for place in range(len(taking))]
+
+    async def _take_locked(self, seid: int, reports: list[Report], *, release: bool) -> Pending | None:
+        """See `take_usage`: whatever the session is, and whoever has it."""
         async with self._pool.acquire() as connection, connection.transaction():
             row = await connection.fetchrow(
                 "SELECT seen, nchf_sequence, nchf_ref, open, behind_gate, octets FROM session WHERE seid = $1 FOR UPDATE",
@@ -212,25 +238,16 @@ class Store:
             )
             if row is None:
                 return None
-            seen = Seen(json.loads(row["seen"]))
-            total = uplink = downlink = 0
-            fresh = counted = False
             # A new session begins closed, and may be open already where its first answer is not kept yet.
             closed = row["behind_gate"] or (row["nchf_ref"] is None and not row["open"])
-            for urr, sequence, (all_, up, down) in reports:
-                if not seen.add(urr, sequence):
-                    continue
-                fresh = True
-                if not (closed and is_of_dropped(all_)):
-                    total, uplink, downlink, counted = total + all_, uplink + up, downlink + down, True
+            count = Count(row["seen"], reports, closed=closed)
+            total, uplink, downlink = count.octets
             if row["nchf_ref"] is None and row["behind_gate"] and row["octets"] == 0:
                 # The gate was never open.
                 total = uplink = downlink = 0
-            if reports and not counted and not release:
-                if fresh:
-                    await connection.execute(
-                        "UPDATE session SET seen = $2 WHERE seid = $1", seid, json.dumps(seen.numbers)
-                    )
+            if reports and not count.counted and not release:
+                if count.fresh:
+                    await connection.execute("UPDATE session SET seen = $2 WHERE seid = $1", seid, count.seen)
                 return None
             if release and await connection.fetchval("SELECT 1 FROM pending WHERE seid = $1 AND release", seid):
                 return None
@@ -239,7 +256,7 @@ class Store:
                 """UPDATE session SET seen = $2, nchf_sequence = $3, octets = octets + $4,
                        renew_at = now() + interval '30 minutes'
                    WHERE seid = $1""",
-                seid, json.dumps(seen.numbers), sequence, total,
+                seid, count.seen, sequence, total,
             )  # fmt: skip
             if row["nchf_ref"] is None and total == 0:
                 owes = release and await connection.fetchval("SELECT 1 FROM pending WHERE seid = $1 LIMIT 1", seid)
@@ -251,14 +268,25 @@ class Store:
             )  # fmt: skip
             return Pending(seid, sequence, (total, uplink, downlink), release)
 
-    async def next_pending(self, seid: int, *, after: int = -1) -> Pending | None:
-        """The oldest request of a session that is still owed, of those after a sequence number."""
+    async def next_pending(self, seid: int) -> Pending | None:
+        """The oldest request of a session that is still owed."""
+        row = await self._pool.fetchrow("SELECT * FROM pending WHERE seid = $1 ORDER BY sequence LIMIT 1", seid)
+        return None if row is None else pending_of(row)
+
+    async def owing_session(self, seid: int) -> tuple[Session | None, Pending | None]:
+        """A session as `session` has it, and its `next_pending`."""
+        if seid in self._unkept:
+            await asyncio.shield(self._unkept[seid])
         row = await self._pool.fetchrow(
-            "SELECT * FROM pending WHERE seid = $1 AND sequence > $2 ORDER BY sequence LIMIT 1", seid, after
+            f"""SELECT {COLUMNS}, sequence, used, uplink, downlink, release FROM session LEFT JOIN LATERAL (
+                    SELECT sequence, used, uplink, downlink, release FROM pending
+                    WHERE pending.seid = session.seid ORDER BY sequence LIMIT 1
+                ) oldest ON true WHERE seid = $1""",
+            seid,
         )
         if row is None:
-            return None
-        return Pending(row["seid"], row["sequence"], (row["used"], row["uplink"], row["downlink"]), row["release"])
+            return None, None
+        return session_of(row), None if row["sequence"] is None else pending_of(row)
 
     async def owing(self) -> list[int]:
         """Sessions that owe the OCS requests, the first one included, or the UPF a change."""
@@ -314,9 +342,9 @@ class Store:
         return lost
 
     async def settled(self, pending: Pending) -> None:
-        """The OCS has answered a request."""
+        """The OCS has answered a request. Where a crash of PostgreSQL undoes this, it is asked again and answers the same."""
         await self._pool.execute(
-            "DELETE FROM pending WHERE seid = $1 AND sequence = $2", pending.seid, pending.sequence
+            f"DELETE FROM pending USING {LAZILY} WHERE seid = $1 AND sequence = $2", pending.seid, pending.sequence
         )
 
     async def sweep(self) -> None:

@@ -114,14 +114,19 @@ class Switch:
             self.throttled.set()
         return told, session.renew_seconds
 
-    async def apply(self, seid: int, verdict: Verdict) -> tuple[bool, float | None, Reports]:
+    async def apply(
+        self, seid: int, verdict: Verdict, *, since: int | None = None
+    ) -> tuple[bool, float | None, Reports]:
         """Let the UPF know what the OCS said: limits, rates, and the gate open or closed.
 
-        Whether it has taken it, seconds until the quota has to be renewed (None: as before), and its reports.
+        Whether it has taken it, seconds until the quota has to be renewed (None: as before), and its reports. Nothing
+        is told where the OCS is owed a later request than the one that it answered, `since`: that one's answer decides.
         """
         async with self.locks[seid]:
             session = await self._store.session(seid)
             if session is None or session.deleted or session.upf_seid is None:
+                return True, None, []
+            if since is not None and (session.owed or 0) > since:
                 return True, None, []
             open_ = verdict.granted > 0
             if not open_ and not session.open and not session.untold:
@@ -192,7 +197,8 @@ class Switch:
             # An open gate counts from the first packet.
             change = {**change, "behind_gate": False}
         if change:
-            await self._store.update(session.seid, **change)
+            # A new quota alone does not wait for the disk: the request that it answers stays until the UPF has been told.
+            await self._store.update(session.seid, lazily=not (turns or slows), **change)
         cause, own = await self._ask_upf(session, ies)
         told = cause in _TOLD
         after: dict[str, Any] = {}

@@ -8,6 +8,7 @@ from typing import Any, cast
 import pytest
 
 from mvnobox.n4.gate import Gate
+from mvnobox.n4.rows import Session
 from mvnobox.n4.rules import Report
 
 
@@ -19,7 +20,7 @@ class Database:
         self.away = True
         self.slow: asyncio.Event | None = None
 
-    async def take_usage(self, seid: int, reports: list[Report], *, release: bool) -> None:
+    async def take_usage(self, seid: int, reports: list[Report], *, release: bool, session: Session | None) -> None:
         if self.slow is not None:
             await self.slow.wait()
         if self.away:
