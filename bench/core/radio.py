@@ -17,8 +17,9 @@ from paths import both_paths
 
 from mvnobox.render.release import CLUSTER_DOMAIN
 
-# A round's sessions with and without the CTF together, and its transfers on each way and in each direction.
-SESSIONS, TRANSFERS = 60, 24
+# A round's sessions, half of them on each way; the UEs that its transfers are on, half of them on each way, and how many on
+# each UE in each direction.
+SESSIONS, UES, TRANSFERS = 60, 4, 16
 OCTETS = 20_000_000
 IPERF3_PORT = 5201
 WITH, WITHOUT = "with", "without"
@@ -94,23 +95,22 @@ def _sessions(lab: Lab, found: Figures) -> None:
 def _transfers(lab: Lab, down: Figures, up: Figures) -> None:
     """A round's transfers, in Mbit/s. Raises Unfit."""
     began = lab.moment()
-    with lab.attached(2) as ues:
+    with lab.attached(UES) as ues:
         through = lab.through_the_ctf(began)
-        ways = {WITH if imsi in through else WITHOUT: where for imsi, where in ues.items()}
-        if len(ways) != 2:
-            raise Unfit(f"both UEs are {next(iter(ways))} the CTF")
+        if len(through & set(ues)) != UES / 2:
+            raise Unfit(f"of {UES} UEs {len(through & set(ues))} are {WITH} the CTF, which should be half of them")
         given = {
-            "sources": ways, "host": f"dn.{lab.platform}.svc.{CLUSTER_DOMAIN}", "port": IPERF3_PORT, "octets": OCTETS,
+            "sources": ues, "host": f"dn.{lab.platform}.svc.{CLUSTER_DOMAIN}", "port": IPERF3_PORT, "octets": OCTETS,
             "rounds": TRANSFERS,
         }  # fmt: skip
-        lines = lab.python(lab.plane, "deploy/ran", "ue", "transfers.py", given, timeout=60 * TRANSFERS)
+        lines = lab.python(lab.plane, "deploy/ran", "ue", "transfers.py", given, timeout=60 * UES * TRANSFERS)
     for direction, found in (("down", down), ("up", up)):
         now: Figures = {WITH: [], WITHOUT: []}
         for line in map(json.loads, lines):
             if "cause" in line:
                 raise Unfit(line["cause"])
             if line["direction"] == direction:
-                now[line["name"]].append(line["bitsPerSecond"] / 1e6)
+                now[WITH if line["name"] in through else WITHOUT].append(line["bitsPerSecond"] / 1e6)
         for way, values in now.items():
             found[way] += values
         words = ", ".join(f"{way} {statistics.mean(values):.1f} {_spread(values)}" for way, values in now.items())

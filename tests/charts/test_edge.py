@@ -112,6 +112,6 @@ def test_the_user_plane_has_more_of_a_scarce_processor(found: dict[tuple[str, st
         pod = found["Deployment", place, name]["spec"]["template"]["spec"]
         return [one["resources"]["requests"] for one in pod["containers"]]
 
-    common = {"cpu": "20m", "memory": "64Mi"}
+    common = {"cpu": "50m", "memory": "64Mi"}
     assert asked("silverline-edge-up", "upf")[0] == {**common, "cpu": "120m"}
     assert asked("silverline-edge", "smf") == [common]
