@@ -61,6 +61,23 @@ async def test_two_losses_in_a_row_are_not_repeated_without_a_pause(scripted: tu
     await until("nothing owed", settled)
 
 
+async def test_of_several_requests_that_are_owed_the_last_ones_answer_is_told(scripted: tuple[Bench, Chf]) -> None:
+    bench, chf = scripted
+    replay = await established(bench)
+    changes = len(bench.upf.asked[CHANGE])
+    # As another instance leaves them, which has died.
+    for number in range(3):
+        assert await bench.store.take_usage(replay.seid, [(16, number, (700, 0, 0))]) is not None
+    bench.ctf.gate.work(replay.seid)
+
+    async def settled() -> bool:
+        return await bench.store.next_pending(replay.seid) is None
+
+    await until("nothing owed", settled)
+    assert chf.used() == [700, 700, 700]
+    assert len(bench.upf.asked[CHANGE]) == changes + 1
+
+
 async def test_use_of_an_ended_session_whose_customer_is_gone_is_counted_as_lost(scripted: tuple[Bench, Chf]) -> None:
     bench, chf = scripted
     replay = await established(bench)

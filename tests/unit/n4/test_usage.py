@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 from pathlib import Path
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mvnobox.n4.forwarding import Detour, Forwarding, NumberTaken, gate
-from mvnobox.n4.rows import Session
+from mvnobox.n4.rows import Pending, Session
 from mvnobox.n4.rules import (
     CLOSED,
     OWN_URR,
@@ -72,6 +73,34 @@ async def test_reports_that_overtake_each_other_are_all_owed(pg_database: Any) -
         total += pending.used[0]
         await store.settled(pending)
     assert total == 40
+    pool.terminate()
+
+
+async def test_usage_on_a_session_as_it_was_read_counts_once_whoever_else_has_it(pg_database: Any) -> None:
+    dsn = pg_database.dsn("ctf_alpha")
+    await database.migrate(dsn, Path(database.__file__).parents[1] / "n4/migrations")
+    pool = await database.make_pool(dsn)
+    store = Store(pool)
+    seid, other = await session(store), await session(store)
+    read, beside = await store.session(seid), await store.session(other)
+    # Three reports and a repetition on one reading, and another session's, at once.
+    taken = await asyncio.gather(
+        *(store.take_usage(seid, [(1, number, (10, 4, 6))], session=read) for number in (0, 1, 1, 2)),
+        store.take_usage(other, [(1, 0, (7, 3, 4))], session=beside),
+    )
+    assert taken[-1] == Pending(other, 1, (7, 3, 4), False)
+    assert sorted(one.sequence for one in taken[:-1] if one is not None) == [1, 2, 3]
+    owed = await pool.fetch("SELECT seid, sum(used)::int AS used, count(*)::int AS requests FROM pending GROUP BY seid")
+    assert sorted(map(tuple, owed)) == [(seid, 30, 3), (other, 7, 1)]
+    # Another instance closes its gate: what the UPF dropped since is of no account, on an old reading as well.
+    read = await store.session(seid)
+    await store.update(seid, behind_gate=True)
+    dropped = CLOSED.threshold + 1400
+    assert await store.take_usage(seid, [(1, 3, (dropped, 0, dropped))], session=read) is None
+    # And one that the OCS does not know any more is not charged at once.
+    read = await store.session(other)
+    await store.update(other, nchf_ref=None)
+    assert await store.take_usage(other, [(1, 1, (7, 3, 4))], session=read) == Pending(other, 2, (7, 3, 4), False)
     pool.terminate()
 
 
