@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import statistics
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ from paths import both_paths
 
 from mvnobox.render.release import CLUSTER_DOMAIN
 
-# A round's sessions, half of them on each way; the UEs that its transfers are on, half of them on each way, and how many on
-# each UE in each direction.
-SESSIONS, UES, TRANSFERS = 60, 4, 16
+# A round's sessions, half of them on each way. Its transfers: so often UEs attach anew, so many, half of them on each way, and
+# each has so many in each direction. (What one attachment's UEs get differs from the next one's, by a tenth and more.)
+SESSIONS = 60
+ATTACHMENTS, UES, TRANSFERS = 4, 4, 4
 OCTETS = 20_000_000
 IPERF3_PORT = 5201
 WITH, WITHOUT = "with", "without"
@@ -94,6 +96,21 @@ def _sessions(lab: Lab, found: Figures) -> None:
 
 def _transfers(lab: Lab, down: Figures, up: Figures) -> None:
     """A round's transfers, in Mbit/s. Raises Unfit."""
+    now: dict[str, Figures] = {"down": {WITH: [], WITHOUT: []}, "up": {WITH: [], WITHOUT: []}}
+    for _ in range(ATTACHMENTS):
+        for direction, way, rate in _attachment(lab):
+            now[direction][way].append(rate)
+    for direction, found in (("down", down), ("up", up)):
+        for way, values in now[direction].items():
+            found[way] += values
+        words = ", ".join(
+            f"{way} {statistics.mean(values):.1f} {_spread(values)}" for way, values in now[direction].items()
+        )
+        say(f"radio: {direction}, Mbit/s: {words}: {_ratio(now[direction]):.3f} times")
+
+
+def _attachment(lab: Lab) -> Iterator[tuple[str, str, float]]:
+    """Direction, way and Mbit/s of the transfers of UEs that attach and go again. Raises Unfit."""
     began = lab.moment()
     with lab.attached(UES) as ues:
         through = lab.through_the_ctf(began)
@@ -104,14 +121,7 @@ def _transfers(lab: Lab, down: Figures, up: Figures) -> None:
             "rounds": TRANSFERS,
         }  # fmt: skip
         lines = lab.python(lab.plane, "deploy/ran", "ue", "transfers.py", given, timeout=60 * UES * TRANSFERS)
-    for direction, found in (("down", down), ("up", up)):
-        now: Figures = {WITH: [], WITHOUT: []}
-        for line in map(json.loads, lines):
-            if "cause" in line:
-                raise Unfit(line["cause"])
-            if line["direction"] == direction:
-                now[WITH if line["name"] in through else WITHOUT].append(line["bitsPerSecond"] / 1e6)
-        for way, values in now.items():
-            found[way] += values
-        words = ", ".join(f"{way} {statistics.mean(values):.1f} {_spread(values)}" for way, values in now.items())
-        say(f"radio: {direction}, Mbit/s: {words}: {_ratio(now):.3f} times")
+    for line in map(json.loads, lines):
+        if "cause" in line:
+            raise Unfit(line["cause"])
+        yield line["direction"], WITH if line["name"] in through else WITHOUT, line["bitsPerSecond"] / 1e6
