@@ -14,6 +14,7 @@ from typing import Any
 
 from common import Unfit
 
+from mvnobox.core.ueransim.agent import ue_document
 from mvnobox.deploy.brands import find_brand
 from mvnobox.deploy.installation import Installation
 from mvnobox.deploy.journey.access import Kubectl
@@ -52,6 +53,7 @@ class Lab:
         self.kubectl = Kubectl(Installation(ENV).cluster())
         self.spec = find_brand(str(file))[1]
         self.home, self.plane, self.platform = f"{name}-{ENV}", f"{name}-{ENV}-up", f"platform-{ENV}"
+        self._sessions = f"ctf_{name.replace('-', '_')}.session"
         plmn = self.spec.plmn.mcc + self.spec.plmn.mnc
         self._first = int(f"{plmn}{10 ** (15 - len(plmn)) - SUBSCRIBERS - 1}")
         self._key, self._opc = secrets.token_hex(16), secrets.token_hex(16)
@@ -136,16 +138,13 @@ class Lab:
 
     def through_the_ctf(self, since: float) -> set[str]:
         """IMSIs of the bench's sessions that the CTF has got to know since a moment, at most an hour ago."""
-        name = self.home.removesuffix(f"-{ENV}").replace("-", "_")
         where = f"imsi {self._range} AND created_at > to_timestamp({since})"
-        return set(self.sql(f"SELECT DISTINCT imsi FROM ctf_{name}.session WHERE {where};"))
+        return set(self.sql(f"SELECT DISTINCT imsi FROM {self._sessions} WHERE {where};"))
 
     # UEs -----------------------------------------------------------------------------------------------------------
 
     def _attach(self, first: int, count: int) -> str:
         """Lines of a script: gNB and UEs anew, until all have a session or it takes too long."""
-        from mvnobox.core.ueransim.agent import ue_document
-
         sim = {"imsi": f"{first:015}", "ki": self._key, "opc": self._opc, "dnn": self.spec.data_networks[0].name}
         where = {"sst": self.spec.slice.sst, "sd": self.spec.slice.sd}
         document = ue_document(sim | where, self.spec.plmn.mcc, self.spec.plmn.mnc)
@@ -158,7 +157,7 @@ class Lab:
 {json.dumps(document)}
 END
             nr-ue -c /tmp/bench.yaml -n {count} > /tmp/bench.log 2>&1 & ues=$!
-            i=0; while [ $i -lt {600 if count > 2 else 80} ] && [ $(grep -c 'TUN interface' /tmp/bench.log) -lt {count} ]; do
+            i=0; while [ $i -lt {600 if count > 1 else 80} ] && [ $(grep -c 'TUN interface' /tmp/bench.log) -lt {count} ]; do
                 sleep 0.1; i=$((i+1)); done"""
 
     # Lines of a script: the UEs say goodbye and end.

@@ -31,9 +31,7 @@ Figures = dict[str, list[float]]
 def radio(folder: Path, figure: Any, *, seconds: float, rounds: int) -> dict[str, Any]:
     """Figures of UEs on Open5GS. Raises Unfit."""
     lab = Lab.find()
-    sessions: Figures = {WITH: [], WITHOUT: []}
-    down: Figures = {WITH: [], WITHOUT: []}
-    up: Figures = {WITH: [], WITHOUT: []}
+    sessions, rates = _nothing(), {"down": _nothing(), "up": _nothing()}
     try:
         say(f"radio: {SUBSCRIBERS} subscribers of {lab.spec.display_name}")
         provisioned = lab.provision(ones=2 * SESSIONS * rounds)
@@ -47,10 +45,10 @@ def radio(folder: Path, figure: Any, *, seconds: float, rounds: int) -> dict[str
                 lab.session()
             for _ in range(rounds):
                 _sessions(lab, sessions)
-                _transfers(lab, down, up)
+                _transfers(lab, rates)
     finally:
         lab.forget()
-    return {
+    figures = {
         "radio: provisioning": figure(provisioned, "subscribers/s", 2000),
         f"radio: {AT_ONCE} UEs at once": figure(statistics.median(one for one, _ in storms), "s", 5, most=True),
         "radio: UEs that failed": figure(sum(failed for _, failed in storms), "UEs", 0, most=True),
@@ -58,11 +56,15 @@ def radio(folder: Path, figure: Any, *, seconds: float, rounds: int) -> dict[str
         "radio: session, with to without the CTF": figure(
             _typical(sessions[WITH]) / _typical(sessions[WITHOUT]), "times", 1.15, most=True
         ),
-        "radio: iperf3 down, with the CTF": figure(statistics.mean(down[WITH]), "Mbit/s"),
-        "radio: iperf3 down, with to without the CTF": figure(_ratio(down), "times", 0.97),
-        "radio: iperf3 up, with the CTF": figure(statistics.mean(up[WITH]), "Mbit/s"),
-        "radio: iperf3 up, with to without the CTF": figure(_ratio(up), "times", 0.97),
     }
+    for direction, found in rates.items():
+        figures[f"radio: iperf3 {direction}, with the CTF"] = figure(statistics.mean(found[WITH]), "Mbit/s")
+        figures[f"radio: iperf3 {direction}, with to without the CTF"] = figure(_ratio(found), "times", 0.97)
+    return figures
+
+
+def _nothing() -> Figures:
+    return {WITH: [], WITHOUT: []}
 
 
 def _typical(milliseconds: list[float]) -> float:
@@ -84,7 +86,7 @@ def _sessions(lab: Lab, found: Figures) -> None:
     began = lab.moment()
     took = dict(lab.session() for _ in range(SESSIONS))
     through = lab.through_the_ctf(began)
-    now: Figures = {WITH: [], WITHOUT: []}
+    now = _nothing()
     for imsi, seconds in took.items():
         now[WITH if imsi in through else WITHOUT].append(float(round(1000 * seconds)))
     for way, values in now.items():
@@ -94,19 +96,17 @@ def _sessions(lab: Lab, found: Figures) -> None:
         say(f"radio: a session {way} the CTF: {_typical(values):.1f} ms {_spread(values)}")
 
 
-def _transfers(lab: Lab, down: Figures, up: Figures) -> None:
+def _transfers(lab: Lab, rates: dict[str, Figures]) -> None:
     """A round's transfers, in Mbit/s. Raises Unfit."""
-    now: dict[str, Figures] = {"down": {WITH: [], WITHOUT: []}, "up": {WITH: [], WITHOUT: []}}
+    now = {direction: _nothing() for direction in rates}
     for _ in range(ATTACHMENTS):
         for direction, way, rate in _attachment(lab):
             now[direction][way].append(rate)
-    for direction, found in (("down", down), ("up", up)):
-        for way, values in now[direction].items():
-            found[way] += values
-        words = ", ".join(
-            f"{way} {statistics.mean(values):.1f} {_spread(values)}" for way, values in now[direction].items()
-        )
-        say(f"radio: {direction}, Mbit/s: {words}: {_ratio(now[direction]):.3f} times")
+    for direction, found in now.items():
+        for way, values in found.items():
+            rates[direction][way] += values
+        words = ", ".join(f"{way} {statistics.mean(values):.1f} {_spread(values)}" for way, values in found.items())
+        say(f"radio: {direction}, Mbit/s: {words}: {_ratio(found):.3f} times")
 
 
 def _attachment(lab: Lab) -> Iterator[tuple[str, str, float]]:

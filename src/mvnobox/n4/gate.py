@@ -362,7 +362,7 @@ class Gate:
             return False, told
         # Not before: who dies in between asks again and is answered the same.
         await self._store.settled(pending)
-        return session.owed is not None and session.owed > pending.sequence, told
+        return pending.followed, told
 
     async def _begin_anew(self, session: Session) -> None:
         """The OCS has lost a charging session: the use that it did not take goes into a new one."""

@@ -14,8 +14,7 @@ from mvnobox.n4.rules import Limits, Throttle
 
 COLUMNS = """seid, smf_seid, smf_address, smf_port, upf_seid, imsi, dnn, own_urr, fars, open, threshold, quota,
               nchf_ref, nchf_sequence, octets, deleted_at, behind_gate, throttle_uplink, throttle_downlink, qers, addresses,
-              towards, control, untold, ending, seen,
-              (SELECT max(sequence) FROM pending WHERE pending.seid = session.seid) AS owed"""
+              towards, control, untold, ending, seen"""
 # What a statement's transaction does not wait for: the disk has it with the next commit that waits.
 LAZILY = "set_config('synchronous_commit', 'off', true)"
 _INSERTED = {
@@ -88,21 +87,21 @@ class Session:
     addresses: tuple[str, ...] = ()
     untold: bool = False
     ending: bool = False
-    # Usage reports that were taken into account, as `Seen` has them, in JSON; the newest request that the OCS is owed.
+    # Usage reports that were taken into account, as `Seen` has them, in JSON.
     seen: str = "{}"
-    owed: int | None = None
     # Of a new session: the OCS is asked anew after so many seconds.
     renew_seconds: float = 1800.0
 
 
 @dataclass(frozen=True)
 class Pending:
-    """An Nchf request that has no answer yet: (total, uplink, downlink) octets."""
+    """An Nchf request that has no answer yet: (total, uplink, downlink) octets; `followed`: by others of its session."""
 
     seid: int
     sequence: int
     used: tuple[int, int, int]
     release: bool
+    followed: bool = False
 
 
 def session_of(row: asyncpg.Record) -> Session:
@@ -134,12 +133,12 @@ def session_of(row: asyncpg.Record) -> Session:
         untold=row["untold"],
         ending=row["ending"],
         seen=row["seen"],
-        owed=row["owed"],
     )
 
 
 def pending_of(row: asyncpg.Record) -> Pending:
-    return Pending(row["seid"], row["sequence"], (row["used"], row["uplink"], row["downlink"]), row["release"])
+    used = row["used"], row["uplink"], row["downlink"]
+    return Pending(row["seid"], row["sequence"], used, row["release"], row["followed"])
 
 
 def from_json(text: str) -> dict[int, bytes]:

@@ -151,9 +151,13 @@ class Store:
         """A session by our SEID, deleted ones included (their last reports may still come)."""
         if not 0 < seid < 2**63:
             return None
+        await self._once_kept(seid)
+        return await self._reading(seid)
+
+    async def _once_kept(self, seid: int) -> None:
+        """A session that is being added can be read then. Raises what the database raises."""
         if seid in self._unkept:
             await asyncio.shield(self._unkept[seid])
-        return await self._reading(seid)
 
     async def _sessions(self, seids: Sequence[int]) -> Sequence[Session | None]:
         rows = await self._pool.fetch(f"SELECT {COLUMNS} FROM session WHERE seid = ANY($1::bigint[])", seids)
@@ -268,19 +272,15 @@ class Store:
             )  # fmt: skip
             return Pending(seid, sequence, (total, uplink, downlink), release)
 
-    async def next_pending(self, seid: int) -> Pending | None:
-        """The oldest request of a session that is still owed."""
-        row = await self._pool.fetchrow("SELECT * FROM pending WHERE seid = $1 ORDER BY sequence LIMIT 1", seid)
-        return None if row is None else pending_of(row)
-
     async def owing_session(self, seid: int) -> tuple[Session | None, Pending | None]:
-        """A session as `session` has it, and its `next_pending`."""
-        if seid in self._unkept:
-            await asyncio.shield(self._unkept[seid])
+        """A session as `session` has it, and the oldest request of it that is still owed."""
+        await self._once_kept(seid)
         row = await self._pool.fetchrow(
-            f"""SELECT {COLUMNS}, sequence, used, uplink, downlink, release FROM session LEFT JOIN LATERAL (
-                    SELECT sequence, used, uplink, downlink, release FROM pending
-                    WHERE pending.seid = session.seid ORDER BY sequence LIMIT 1
+            f"""SELECT {COLUMNS}, sequence, used, uplink, downlink, release, followed FROM session LEFT JOIN LATERAL (
+                    SELECT sequence, used, uplink, downlink, release, EXISTS (
+                        SELECT FROM pending later WHERE later.seid = pending.seid AND later.sequence > pending.sequence
+                    ) AS followed
+                    FROM pending WHERE pending.seid = session.seid ORDER BY sequence LIMIT 1
                 ) oldest ON true WHERE seid = $1""",
             seid,
         )

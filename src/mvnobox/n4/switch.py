@@ -123,10 +123,10 @@ class Switch:
         is told where the OCS is owed a later request than the one that it answered, `since`: that one's answer decides.
         """
         async with self.locks[seid]:
-            session = await self._store.session(seid)
+            session, oldest = await self._store.owing_session(seid)
             if session is None or session.deleted or session.upf_seid is None:
                 return True, None, []
-            if since is not None and (session.owed or 0) > since:
+            if since is not None and oldest is not None and (oldest.followed or oldest.sequence > since):
                 return True, None, []
             open_ = verdict.granted > 0
             if not open_ and not session.open and not session.untold:

@@ -124,7 +124,7 @@ async def test_an_answer_from_before_the_abort_does_not_open_the_gate_for_good(s
 
     async def closed() -> bool:
         session = await bench.store.session(replay.seid)
-        nothing = await bench.store.next_pending(replay.seid) is None
+        nothing = (await bench.store.owing_session(replay.seid))[1] is None
         return session is not None and nothing and not session.open and session.behind_gate
 
     await until("that it stays closed", closed)

@@ -56,7 +56,7 @@ async def test_two_losses_in_a_row_are_not_repeated_without_a_pause(scripted: tu
     assert chf.contexts == 2
 
     async def settled() -> bool:
-        return await bench.store.next_pending(replay.seid) is None
+        return (await bench.store.owing_session(replay.seid))[1] is None
 
     await until("nothing owed", settled)
 
@@ -71,7 +71,7 @@ async def test_of_several_requests_that_are_owed_the_last_ones_answer_is_told(sc
     bench.ctf.gate.work(replay.seid)
 
     async def settled() -> bool:
-        return await bench.store.next_pending(replay.seid) is None
+        return (await bench.store.owing_session(replay.seid))[1] is None
 
     await until("nothing owed", settled)
     assert chf.used() == [700, 700, 700]
@@ -87,7 +87,7 @@ async def test_use_of_an_ended_session_whose_customer_is_gone_is_counted_as_lost
     bench.ctf.gate.work(replay.seid)
 
     async def settled() -> bool:
-        return await bench.store.next_pending(replay.seid) is None
+        return (await bench.store.owing_session(replay.seid))[1] is None
 
     await until("nothing owed", settled)
     assert not chf.instead and len(chf.asked) == 3

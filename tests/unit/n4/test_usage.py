@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -48,6 +50,20 @@ def test_every_report_is_taken_once_in_whatever_order(sequence: list[int]) -> No
         assert set(taken) == set(sequence)
 
 
+@pytest.fixture
+async def pool(pg_database: Any) -> AsyncIterator[asyncpg.Pool]:
+    dsn = pg_database.dsn("ctf_alpha")
+    await database.migrate(dsn, Path(database.__file__).parents[1] / "n4/migrations")
+    made = await database.make_pool(dsn)
+    yield made
+    made.terminate()
+
+
+@pytest.fixture
+def store(pool: asyncpg.Pool) -> Store:
+    return Store(pool)
+
+
 async def session(store: Store, *, behind_gate: bool = False, ref: str | None = "x") -> int:
     """A session that the OCS and the UPF know; our SEID."""
     seid = await store.new_seid()
@@ -60,27 +76,20 @@ async def session(store: Store, *, behind_gate: bool = False, ref: str | None = 
     return seid
 
 
-async def test_reports_that_overtake_each_other_are_all_owed(pg_database: Any) -> None:
-    dsn = pg_database.dsn("ctf_alpha")
-    await database.migrate(dsn, Path(database.__file__).parents[1] / "n4/migrations")
-    pool = await database.make_pool(dsn)
-    store = Store(pool)
+async def test_reports_that_overtake_each_other_are_all_owed(store: Store) -> None:
     seid = await session(store)
     for number in (0, 3, 1, 3, 2, 1):
         await store.take_usage(seid, [(1, number, (10, 4, 6))])
     total = 0
-    while (pending := await store.next_pending(seid)) is not None:
+    while (pending := (await store.owing_session(seid))[1]) is not None:
         total += pending.used[0]
         await store.settled(pending)
     assert total == 40
-    pool.terminate()
 
 
-async def test_usage_on_a_session_as_it_was_read_counts_once_whoever_else_has_it(pg_database: Any) -> None:
-    dsn = pg_database.dsn("ctf_alpha")
-    await database.migrate(dsn, Path(database.__file__).parents[1] / "n4/migrations")
-    pool = await database.make_pool(dsn)
-    store = Store(pool)
+async def test_usage_on_a_session_as_it_was_read_counts_once_whoever_else_has_it(
+    pool: asyncpg.Pool, store: Store
+) -> None:
     seid, other = await session(store), await session(store)
     read, beside = await store.session(seid), await store.session(other)
     # Three reports and a repetition on one reading, and another session's, at once.
@@ -101,14 +110,9 @@ async def test_usage_on_a_session_as_it_was_read_counts_once_whoever_else_has_it
     read = await store.session(other)
     await store.update(other, nchf_ref=None)
     assert await store.take_usage(other, [(1, 1, (7, 3, 4))], session=read) == Pending(other, 2, (7, 3, 4), False)
-    pool.terminate()
 
 
-async def test_what_a_closed_gate_dropped_is_not_charged_but_what_passed_before_is(pg_database: Any) -> None:
-    dsn = pg_database.dsn("ctf_alpha")
-    await database.migrate(dsn, Path(database.__file__).parents[1] / "n4/migrations")
-    pool = await database.make_pool(dsn)
-    store = Store(pool)
+async def test_what_a_closed_gate_dropped_is_not_charged_but_what_passed_before_is(store: Store) -> None:
     seid = await session(store, behind_gate=True)
 
     async def owed(sequence: int, octets: int, *, release: bool = False) -> int | None:
@@ -121,23 +125,17 @@ async def test_what_a_closed_gate_dropped_is_not_charged_but_what_passed_before_
     assert await owed(3, 700, release=True) == 700
     # A report that was on its way for long.
     assert await owed(2, 5_000_000) == 5_000_000
-    pool.terminate()
 
 
-async def test_use_is_kept_without_a_charging_session_but_not_of_a_gate_that_was_never_open(pg_database: Any) -> None:
-    dsn = pg_database.dsn("ctf_alpha")
-    await database.migrate(dsn, Path(database.__file__).parents[1] / "n4/migrations")
-    pool = await database.make_pool(dsn)
-    store = Store(pool)
+async def test_use_is_kept_without_a_charging_session_but_not_of_a_gate_that_was_never_open(store: Store) -> None:
     closed = await session(store, behind_gate=True, ref=None)
     assert await store.take_usage(closed, [(OWN_URR, 0, (700, 0, 700))], release=True) is None
-    assert await store.next_pending(closed) is None
+    assert (await store.owing_session(closed))[1] is None
     # The OCS has lost the charging session of this one.
     lost = await session(store, ref=None)
     for sequence, release in ((0, False), (1, True)):
         pending = await store.take_usage(lost, [(OWN_URR, sequence, (700, 0, 700))], release=release)
         assert pending is not None and (pending.used[0], pending.release) == (700, release)
-    pool.terminate()
 
 
 def rules() -> list[Ie]:
