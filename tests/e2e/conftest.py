@@ -40,5 +40,14 @@ def kubectl(installed: Any) -> Any:
     return Kubectl(Installation("dev").cluster())
 
 
-def parsed(done: subprocess.CompletedProcess[str]) -> Any:
-    return json.loads(done.stdout)
+@pytest.fixture(scope="session")
+def verified(installed: Any) -> Any:
+    """The function that has a brand's journey run, and pass; what failed is what an assertion says."""
+
+    def verify(brand: str) -> Any:
+        result = json.loads(installed("verify", "--brand", brand, "--json", check=False).stdout)
+        failed = [step for step in result["steps"] if step["status"] != "pass"]
+        assert result["status"] == "pass" and not failed, failed
+        return result
+
+    return verify

@@ -18,10 +18,8 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(5400)]
 
 
 @pytest.mark.parametrize("brand", ["silverline", "encore"])
-def test_the_journey_passes_for_every_brand(installed: Any, brand: str) -> None:
-    result = json.loads(installed("verify", "--brand", brand, "--json", check=False).stdout)
-    failed = [step for step in result["steps"] if step["status"] != "pass"]
-    assert result["status"] == "pass" and not failed, failed
+def test_the_journey_passes_for_every_brand(verified: Any, brand: str) -> None:
+    result = verified(brand)
     # It says of itself what it is.
     assert result["simulation"] is (result["core"] == "simulated")
     assert {"other brands out of reach", "octets charged equal octets carried"} <= {s["name"] for s in result["steps"]}
