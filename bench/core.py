@@ -22,6 +22,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE / "core"), str(HERE / "ocs"), str(HERE.parent / "src")]
 
+import shipped  # noqa: E402
 from common import Unfit  # noqa: E402
 from radio import radio  # noqa: E402
 from setups import setups  # noqa: E402
@@ -55,7 +56,7 @@ def main() -> int:
                 left_out[part] = str(error)
     if not figures:
         return 3
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, {shipped.said()}"
     document = {
         "bench": "core",
         "machine": machine,

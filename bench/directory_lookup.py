@@ -29,6 +29,7 @@ from typing import cast
 
 import asyncpg
 import bson
+import shipped
 import uvloop
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from nacl.public import PrivateKey, SealedBox
@@ -234,11 +235,12 @@ def directory(dsn: str, key: PrivateKey, core: int) -> Iterator[tuple[int, int]]
         "DATABASE_URL": f"postgresql://directory:bench@{dsn}",
         "DIRECTORY_PRIVATE_KEY": bytes(key).hex(),
         "LOG_LEVEL": "WARNING",
+        "PYTHONPATH": shipped.path(),
     }
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as settings:
         settings.write(f"listen: 127.0.0.1:{port}\nhttp: 127.0.0.1:{free_port()}\n")
         settings.flush()
-        base = [sys.executable, "-m", "mvnobox.core.directory"]
+        base = [shipped.python(), "-m", "mvnobox.core.directory"]
         subprocess.run([*base, "migrate", "--config", settings.name], env=environment, check=True, stdout=sys.stderr)
         server = subprocess.Popen([*base, "serve", "--config", settings.name], env=environment, stdout=sys.stderr)
         try:
@@ -302,7 +304,7 @@ def main() -> None:
         figures = runner.run(measure(dsn, key, sizes, port, pid))
     document = {
         "bench": "directory_lookup",
-        "machine": f"{os.cpu_count()} cores, {platform.system()} {platform.release()}",
+        "machine": f"{os.cpu_count()} cores, {platform.system()} {platform.release()}, {shipped.said()}",
         "figures": {
             name: {
                 "value": value,

@@ -26,6 +26,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(Path(__file__).resolve().parent / "ocs"), str(ROOT / "src")]
 
+import shipped  # noqa: E402
 from cgrates import Cgrates  # noqa: E402
 from common import Unfit, build  # noqa: E402
 from ours import Ours  # noqa: E402
@@ -257,7 +258,7 @@ def main() -> int:
         except Unfit as error:
             say(f"this cannot run here: {error}")
             return 3
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, {shipped.said()}"
     print(json.dumps({"bench": "ocs", "machine": machine, **found}))
     return 0
 

@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+import shipped
 from common import Unfit, free_port, wait_for_port
 from ours import BRAND, KEY, Ours, Postgres
 from peers import ACCOUNTS
 
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[1]
 SMF, CTF, UPF = "127.0.19.1", "127.0.19.2", "127.0.19.3"
 OUTSTANDING = 32
 # Between two set-ups that come one at a time, as phones do.
@@ -57,7 +57,7 @@ class Ctf:
             "notifyUri": f"http://127.0.0.1:{http}", "ocs": ocs,
         }  # fmt: skip
         (folder / "ctf.yaml").write_text(json.dumps(settings))
-        self._environment = {**os.environ, "DATABASE_URL": dsn, "OCS_TOKEN": _token(), "PYTHONPATH": str(ROOT / "src")}
+        self._environment = {**os.environ, "DATABASE_URL": dsn, "OCS_TOKEN": _token(), "PYTHONPATH": shipped.path()}
         done = subprocess.run(self._command("migrate"), env=self._environment, capture_output=True, check=False)
         if done.returncode != 0:
             raise Unfit(f"the migrations failed: {done.stdout.decode()[-500:]}")
@@ -70,7 +70,7 @@ class Ctf:
     def _command(self, verb: str) -> list[str]:
         profile = os.environ.get("BENCH_PROFILE")
         how = ["-m", "cProfile", "-o", profile, "-m"] if profile and verb == "serve" else ["-m"]
-        return [sys.executable, *how, "mvnobox.n4", verb, "--config", str(self.folder / "ctf.yaml")]
+        return [shipped.python(), *how, "mvnobox.n4", verb, "--config", str(self.folder / "ctf.yaml")]
 
     def _pinned(self, command: list[str]) -> list[str]:
         return command if self._core is None else ["taskset", "-c", str(self._core), *command]

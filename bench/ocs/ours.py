@@ -10,11 +10,11 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import asyncpg
-from common import FIRST_IMSI, GRANT, HERE, Unfit, free_port, wait_for_port
+import shipped
+from common import FIRST_IMSI, GRANT, Unfit, free_port, wait_for_port
 
 KEY = "5a" * 32
 BRAND = "alpha"
@@ -70,7 +70,7 @@ class Ours:
             **os.environ,
             "DATABASE_URL": self.postgres.dsn,
             "OCS_TENANT_KEY": KEY,
-            "PYTHONPATH": str(HERE.parents[1] / "src"),
+            "PYTHONPATH": shipped.path(),
         }
         self.ports = [free_port() for _ in range(replicas)]
         self.http = [free_port() for _ in range(replicas)]
@@ -114,7 +114,7 @@ class Ours:
         (self.folder / f"ocs{number}.yaml").write_text(json.dumps(settings))
 
     def _command(self, verb: str, number: int) -> list[str]:
-        return [sys.executable, "-m", "mvnobox.charging", verb, "--config", str(self.folder / f"ocs{number}.yaml")]
+        return [shipped.python(), "-m", "mvnobox.charging", verb, "--config", str(self.folder / f"ocs{number}.yaml")]
 
     def _start(self, number: int) -> subprocess.Popen[bytes]:
         with open(self.folder / f"ocs{number}.log", "ab") as log:
