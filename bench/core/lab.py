@@ -200,22 +200,25 @@ END
         raise Unfit(f"a UE got no session: {lines[-1] if lines else 'no word of it'}")
 
     @contextlib.contextmanager
-    def attached(self, count: int) -> Iterator[dict[str, tuple[str, str]]]:
-        """UEs that stay, all of one process: each one's address and device by its IMSI."""
+    def attached(self, count: int) -> Iterator[tuple[dict[str, tuple[str, str]], set[str]]]:
+        """UEs that stay, all of one process: each one's address and device by its IMSI; who of them went through the CTF, half
+        of them."""
         script = f"{self._attach(self._first, count)}\necho $ues > /tmp/bench.pid; cat /tmp/bench.log"
         try:
             for _ in range(5):
+                began = self.moment()
                 found = {one["imsi"]: (one["address"], one["device"]) for one in _TUNNEL.finditer(self._shell(script))}
-                if len(found) == count:
+                through = self.through_the_ctf(began) & set(found)
+                if len(found) == count == 2 * len(through):
                     break
-                # See `session`.
+                # See `session`; one whose session was set up twice puts the SMF out of its turn.
                 self._shell(self._GO)
             else:
-                raise Unfit(f"of {count} UEs {len(found)} attached")
+                raise Unfit(f"of {count} UEs {len(found)} attached, {len(through)} of them through the CTF")
             try:
                 self._shell(_APART)
             except Unfit as error:
                 say(f"radio: gNB and UEs run where they like: {error}")
-            yield found
+            yield found, through
         finally:
             self._shell(self._GO)

@@ -21,7 +21,7 @@ from mvnobox.render.release import CLUSTER_DOMAIN
 # A round's sessions, half of them on each way. Its transfers: so often UEs attach anew, so many, half of them on each way, and
 # each has so many in each direction. (What one attachment's UEs get differs from the next one's, by a tenth and more.)
 SESSIONS = 60
-ATTACHMENTS, UES, TRANSFERS = 4, 4, 4
+ATTACHMENTS, UES, TRANSFERS = 6, 4, 4
 OCTETS = 20_000_000
 IPERF3_PORT = 5201
 WITH, WITHOUT = "with", "without"
@@ -111,11 +111,7 @@ def _transfers(lab: Lab, rates: dict[str, Figures]) -> None:
 
 def _attachment(lab: Lab) -> Iterator[tuple[str, str, float]]:
     """Direction, way and Mbit/s of the transfers of UEs that attach and go again. Raises Unfit."""
-    began = lab.moment()
-    with lab.attached(UES) as ues:
-        through = lab.through_the_ctf(began)
-        if len(through & set(ues)) != UES / 2:
-            raise Unfit(f"of {UES} UEs {len(through & set(ues))} are {WITH} the CTF, which should be half of them")
+    with lab.attached(UES) as (ues, through):
         given = {
             "sources": ues, "host": f"dn.{lab.platform}.svc.{CLUSTER_DOMAIN}", "port": IPERF3_PORT, "octets": OCTETS,
             "rounds": TRANSFERS,

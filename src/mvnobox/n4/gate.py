@@ -36,7 +36,7 @@ TRUSTED = Counter("ctf_trusted_total", "Quotas given without the OCS, which said
 # Reports that are kept in memory while the database is away.
 DEFERRED = 10_000
 # Before the OCS is asked of a new session: its news is on its way to the UE through functions that may share the machine.
-HEAD_START_SECONDS = 0.005
+HEAD_START_SECONDS = 0.01
 # Between attempts to tell the UPF: from, to.
 TELL_SECONDS = (0.2, 10.0)
 Kept = TypeVar("Kept")
