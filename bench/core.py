@@ -4,8 +4,9 @@
 
 Parts: `setups`, PFCP session establishments through the CTF pinned to one core, before a responder that grants everything
 and before the OCS (needs PostgreSQL's programs); `radio`, UEs of UERANSIM on an installed brand of Open5GS, many at once,
-and iperf3 with and without the CTF. A part that cannot run here is named with its reason. Run by `./mvno bench core --json`; progress goes to standard error, one
-JSON document to standard output.
+and iperf3 with and without the CTF; `directory`, look-ups at up to 1,000,000 subscribers (needs PostgreSQL's programs). A part
+that cannot run here is named with its reason. Run by `./mvno bench core --json`; progress goes to standard error, one JSON
+document to standard output.
 """
 
 from __future__ import annotations
@@ -24,10 +25,11 @@ sys.path[:0] = [str(HERE / "core"), str(HERE / "ocs"), str(HERE.parent / "src")]
 
 import shipped  # noqa: E402
 from common import Unfit  # noqa: E402
+from directory import directory  # noqa: E402
 from radio import radio  # noqa: E402
 from setups import setups  # noqa: E402
 
-PARTS = {"radio": radio, "setups": setups}
+PARTS = {"directory": directory, "radio": radio, "setups": setups}
 
 
 def figure(value: float, unit: str, target: float | None = None, most: bool = False) -> dict[str, Any]:
