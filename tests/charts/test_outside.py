@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import yaml
 
-from mvnobox.render import DiameterPeer
+from mvnobox.render import DiameterPeer, platform_releases
 
 sys.path.insert(0, str(Path(__file__).parent))
-from releases import OUT, OUTSIDE, OUTSIDE_EPC, ROOT, WITH_4G, outside, placed
+from releases import EPC_PLATFORM, IMAGES, OUT, OUTSIDE, OUTSIDE_EPC, ROOT, WITH_4G, outside, placed
 
 PLATFORM, HOME, UP = "platform-out", "silverline-out", "silverline-out-up"
 REACHED = {
@@ -22,6 +22,7 @@ REACHED = {
     (UP, "pgwc-gtpc"): ("203.0.113.20", "gtpc", 2123, "UDP"),
     (UP, "upf-gtpu"): ("203.0.113.21", "gtpu", 2152, "UDP"),
 }
+GTPC = {"name": "gtpc", "port": 2123, "protocol": "UDP"}
 Found = dict[tuple[str, str, str], dict[str, Any]]
 
 
@@ -115,16 +116,43 @@ def test_the_hss_may_go_where_its_peers_listen(helm: Path) -> None:
     )
     policy = placed(helm, outside(away))["NetworkPolicy", PLATFORM, "hss"]["spec"]
     (rule,) = (one for one in policy["egress"] if any("ipBlock" in peer for peer in one["to"]))
-    assert rule["ports"] == [{"port": 3868, "protocol": "TCP"}, {"port": 3869, "protocol": "TCP"}]
+    assert rule["ports"] == [{"port": 3869, "protocol": "TCP"}]
+
+
+def test_peers_of_tls_and_sctp_dial_their_own_ports(helm: Path) -> None:
+    secured = DiameterPeer("mme.host.example", "host.example", "198.51.100.7", tls=True)
+    streams = DiameterPeer("dra.host.example", "host.example", transport="SCTP")
+    epc = dataclasses.replace(OUTSIDE_EPC, peers=(secured, streams), tls_secret="hss-tls", test_peers=False)
+    plan = dataclasses.replace(EPC_PLATFORM, env="out", epc=epc, images=IMAGES)
+    found = placed(helm, [release for release in platform_releases(plan) if release.chart == "open5gs"])
+    dialled = [("diameters", 5868, "TCP"), ("diameter-sctp", 3868, "SCTP")]
+    service = found["Service", PLATFORM, "hss-diameters"]["spec"]
+    assert [(one["targetPort"], one["port"], one["protocol"]) for one in service["ports"]] == dialled
+    policy = found["NetworkPolicy", PLATFORM, "hss"]["spec"]
+    let_in, let_out = (
+        [port for rule in policy[way] for port in rule["ports"] if any("ipBlock" in one for one in rule[side])]
+        for way, side in (("ingress", "from"), ("egress", "to"))
+    )
+    assert {(one["port"], one["protocol"]) for one in let_in} == {("diameters", "TCP"), ("diameter-sctp", "SCTP")}
+    assert let_out == [{"port": 5868, "protocol": "TCP"}]
+    pod = found["Deployment", PLATFORM, "hss"]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    named = {one["name"]: (one["containerPort"], one["protocol"]) for one in container["ports"]}
+    assert {(name, *named[name]) for name, _, _ in dialled} == set(dialled) and named["diameter"] == (3868, "TCP")
+    assert {"name": "tls", "mountPath": "/etc/mvno-tls", "readOnly": True} in container["volumeMounts"]
+    (volume,) = (one for one in pod["volumes"] if one["name"] == "tls")
+    assert volume["secret"]["secretName"] == "hss-tls"
 
 
 @pytest.mark.parametrize(
     "block",
     [
-        {"type": "HostPort", "port": {}, "address": "203.0.113.20"},
-        {"type": "ExternalIPs", "port": {}},
-        {"type": "ExternalIPs", "port": {}, "address": "pgw.example.net"},
-        {"type": "LoadBalancer", "port": {}, "annotations": {"a": 1}},
+        {"type": "HostPort", "ports": [GTPC], "address": "203.0.113.20"},
+        {"type": "ExternalIPs", "ports": [GTPC]},
+        {"type": "ExternalIPs", "ports": [GTPC], "address": "pgw.example.net"},
+        {"type": "LoadBalancer", "ports": [GTPC], "annotations": {"a": 1}},
+        {"type": "LoadBalancer", "ports": []},
+        {"type": "LoadBalancer", "ports": [{**GTPC, "protocol": "GTP"}]},
     ],
 )
 def test_values_that_are_refused(helm: Path, block: dict[str, Any]) -> None:

@@ -54,7 +54,9 @@ def test_ctrl_c_in_the_middle_leaves_nothing_half_owned(installed: Any, verified
     verified("encore")
 
 
-def test_a_machine_that_lost_its_power_comes_back_with_its_customers(installed: Any, verified: Any, kubectl: Any) -> None:
+def test_a_machine_that_lost_its_power_comes_back_with_its_customers(
+    installed: Any, verified: Any, kubectl: Any
+) -> None:
     from mvnobox.deploy.cluster import teardown
     from mvnobox.deploy.cluster.embedded import RUN_DIR, EmbeddedCluster
     from mvnobox.deploy.installation import Installation

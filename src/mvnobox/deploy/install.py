@@ -26,6 +26,7 @@ from mvnobox.deploy.paths import home_dir
 from mvnobox.deploy.pulumi import Workspace, shell_lines
 from mvnobox.deploy.recovery import await_ready, restart_waiting
 from mvnobox.deploy.report import Reporter
+from mvnobox.deploy.s6a import check_s6a
 from mvnobox.deploy.sbi_tls import (
     check_own_secrets,
     check_sbi_tls,
@@ -103,6 +104,7 @@ def up(
         if has_4g and epc:
             report.note(f"4G: realm {has_4g.realm}; the host network is a test peer of the kit's own")
         kubectl = Kubectl(choice)
+        check_s6a(kubectl, has_4g, f"platform-{env}", sctp_over_tcp=chosen.sctp_over_tcp, report=report)
         shared = _shared_core(installation, spec, chosen)
         has_tls = wanted_sbi_tls(before_tls, chosen.core, sbi_tls, shared["core"].value)
         following = [*left_behind(installation, has_tls, spec.name), *without_password(installation, spec.name)]

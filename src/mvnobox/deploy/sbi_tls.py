@@ -1,17 +1,11 @@
-"""TLS on the SBI of an installation: what is set, what `up --sbi-tls` makes of it, whether Secrets of the user's own fit."""
+"""TLS on the SBI of an installation: what is set, what `up --sbi-tls` makes of it."""
 
 from __future__ import annotations
 
-import base64
-import datetime as dt
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 
-from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import serialization
-from cryptography.x509.oid import ExtendedKeyUsageOID
-
+from mvnobox.deploy.certificates import check_secret, namespaces_of
 from mvnobox.deploy.installation import Installation, InstalledBrand
 from mvnobox.deploy.journey.access import Kubectl
 from mvnobox.deploy.report import Reporter
@@ -19,9 +13,6 @@ from mvnobox.errors import BadInput, EnvironmentUnfit
 from mvnobox.render import SbiTls
 from mvnobox.render.sbi_tls import BRAND_FUNCTIONS, PLATFORM_FUNCTIONS, sbi_hosts
 from mvnobox.spec import load_brand
-
-# Without one of them no function starts.
-_FILES = ("tls.crt", "tls.key", "ca.crt")
 
 
 def check_sbi_tls(core: str, asked: bool) -> None:
@@ -81,41 +72,6 @@ def check_simulated(wanted: SbiTls | None, simulated: Iterable[str]) -> None:
         )
 
 
-def faults(files: Mapping[str, bytes], hosts: Sequence[str], now: dt.datetime) -> list[str]:
-    """What keeps tls.crt, tls.key and ca.crt from being those of functions with these names; in words."""
-    if lacking := [name for name in _FILES if not files.get(name)]:
-        return [f"there is no {', '.join(lacking)}"]
-    try:
-        chain = x509.load_pem_x509_certificates(files["tls.crt"])
-        issuers = {one.subject for one in x509.load_pem_x509_certificates(files["ca.crt"])}
-        key = serialization.load_pem_private_key(files["tls.key"], None)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
-        return ["tls.crt and ca.crt have to be certificates, and tls.key a key without a passphrase, all in PEM"]
-    found, said = chain[0], []
-    if found.public_key() != key.public_key():
-        said.append("tls.key is not its key")
-    if not found.not_valid_before_utc <= now <= found.not_valid_after_utc:
-        said.append(f"it is good from {found.not_valid_before_utc:%Y-%m-%d} to {found.not_valid_after_utc:%Y-%m-%d}")
-    try:
-        names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        known = {name.lower() for name in names.get_values_for_type(x509.DNSName)}
-    except x509.ExtensionNotFound:
-        known = set()
-    if unnamed := [host for host in hosts if not {host, f"*.{host.partition('.')[2]}"} & known]:
-        said.append(f"it lacks the names {', '.join(unnamed)}")
-    try:
-        usages = set(found.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value)
-    except x509.ExtensionNotFound:
-        usages = {ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE}
-    both = {ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH}
-    if not both <= usages and ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE not in usages:
-        said.append("it is not for servers and clients both")
-    # Intermediates come with the certificate; who ends its chain has to be known.
-    if chain[-1].issuer not in issuers and chain[-1].subject not in issuers:
-        said.append(f"ca.crt does not have its issuer, {chain[-1].issuer.rfc4514_string()}")
-    return said
-
-
 def check_own_secrets(
     kubectl: Kubectl, tls: SbiTls, installation: Installation, brands: Iterable[str], report: Reporter
 ) -> None:
@@ -125,7 +81,7 @@ def check_own_secrets(
     """
     if tls.automatic:
         return
-    there = {one["metadata"]["name"] for one in kubectl.json("get", "namespaces")["items"]}
+    there = namespaces_of(kubectl)
     names = {*brands, *(one.name for one in installation.brands() if one.core == "open5gs")}
     # The SEPP is there where there are roaming partners.
     roaming = installation.settings(f"platform.{installation.env}").get("roaming")
@@ -137,12 +93,4 @@ def check_own_secrets(
         if namespace not in there:
             report.note(f"the functions of {namespace} start when it has the Secret {tls.secret}: make it meanwhile")
             continue
-        selector = f"--field-selector=metadata.name={tls.secret}"
-        found = kubectl.json("-n", namespace, "get", "secrets", selector)["items"]
-        data = (found[0].get("data") or {}) if found else {}
-        files = {name: base64.b64decode(data.get(name, "")) for name in _FILES}
-        if said := faults(files, sbi_hosts(namespace, functions), dt.datetime.now(dt.UTC)):
-            raise BadInput(
-                f"the Secret {tls.secret} in {namespace} cannot secure the SBI: {'; '.join(said)}",
-                "docs/open5gs.md says what has to be in it; nothing was changed",
-            )
+        check_secret(kubectl, namespace, tls.secret, sbi_hosts(namespace, functions), "the SBI")

@@ -10,7 +10,7 @@ from mvnobox.render.brand import (
 )
 from mvnobox.render.directory import directory_uri, directory_users
 from mvnobox.render.engine import render_template
-from mvnobox.render.epc import DiameterPeer, Epc, check_halves
+from mvnobox.render.epc import Epc, check_halves
 from mvnobox.render.mme import Mme
 from mvnobox.render.open5gs import CoreSlice, Plmn
 from mvnobox.render.operator import core_input, operator_core
@@ -18,6 +18,7 @@ from mvnobox.render.outside import BrandEdge, Outside
 from mvnobox.render.platform import PlatformPlan, platform_namespaces, platform_releases
 from mvnobox.render.release import Forwarding, Images, Namespace, Release
 from mvnobox.render.roaming import Partner, Roaming
+from mvnobox.render.s6a import DiameterPeer
 from mvnobox.render.sbi_tls import SbiTls
 from mvnobox.render.subscribers import Subscribers
 

@@ -12,43 +12,16 @@ from mvnobox.render.engine import render_template
 from mvnobox.render.mme import Mme
 from mvnobox.render.networks import check_networks
 from mvnobox.render.outside import BrandEdge, Outside
+from mvnobox.render.s6a import DiameterPeer, check_identity, policies
 from mvnobox.spec import BrandSpec
 from mvnobox.spec.networks import UE_PREFIX
 
-# A DiameterIdentity is a host name (RFC 6733 section 4.3.1).
-_IDENTITY = re.compile(r"^(?=.{1,253}$)[A-Za-z0-9]([A-Za-z0-9-]{0,62})(\.[A-Za-z0-9][A-Za-z0-9-]{0,62})+$")
 # As mvnobox.spec has it: it becomes part of a host name.
 _BRAND = re.compile(r"^[a-z][a-z0-9-]{0,38}[a-z0-9]$")
-DIAMETER_PORT = 3868
+# A Kubernetes object's name (RFC 1123).
+_SECRET = re.compile(r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")
 # The realm of test peers; `test` is nobody's (RFC 6761 section 6.2).
 TEST_REALM = "hostnetwork.test"
-
-
-def _identity(value: str, what: str) -> None:
-    if not isinstance(value, str) or not _IDENTITY.match(value):
-        raise BadInput(f"{what} is {value!r}", "a host name in full, for instance epc.mnc001.mcc208.3gppnetwork.org")
-
-
-@dataclass(frozen=True)
-class DiameterPeer:
-    """An MME or a Diameter agent of the host network, on S6a. Raises BadInput."""
-
-    host: str
-    realm: str
-    # An address or a name; without it the peer connects to the HSS.
-    address: str | None = None
-    port: int = DIAMETER_PORT
-
-    def __post_init__(self) -> None:
-        _identity(self.host, "a Diameter peer's host")
-        _identity(self.realm, f"the realm of the Diameter peer {self.host}")
-        if self.address is not None:
-            try:
-                ipaddress.ip_address(self.address)
-            except ValueError:
-                _identity(self.address, f"the address of the Diameter peer {self.host}")
-        if not isinstance(self.port, int) or not 0 < self.port < 65536:
-            raise BadInput(f"the port of the Diameter peer {self.host} is {self.port!r}", "take 1 to 65535")
 
 
 @dataclass(frozen=True)
@@ -70,9 +43,11 @@ class Epc:
     outside: Outside | None = None
     # For networks with eNBs of their own.
     mme: Mme | None = None
+    # A Secret in the platform's namespace with tls.crt (for the HSS's name), tls.key and ca.crt, where peers speak TLS.
+    tls_secret: str | None = None
 
     def __post_init__(self) -> None:
-        _identity(self.realm, "the realm of 4G")
+        check_identity(self.realm, "the realm of 4G")
         for brand in self.brands:
             if not _BRAND.match(brand):
                 raise BadInput(f"a brand with 4G is called {brand!r}", "name brands as their BrandSpecs do")
@@ -82,11 +57,41 @@ class Epc:
         hosts = [peer.host.lower() for peer in self.peers]
         if len(set(hosts)) != len(hosts):
             raise BadInput("a Diameter peer is there twice", "name each host once")
+        self._check_tls()
         if self.mme is not None:
             self.mme.check(brands=self.brands, serving_gateway=self.serving_gateway)
         if self.outside is not None:
             peers = [peer.address for peer in self.peers]
             self.outside.check(brands=self.brands, networks=self.host_networks, peers=peers)
+
+    def _check_tls(self) -> None:
+        secured = [peer.host for peer in self.peers if peer.tls]
+        if self.tls_secret is None:
+            if secured:
+                raise BadInput(
+                    f"the Diameter peer {secured[0]} speaks TLS, and the HSS has no certificate",
+                    f'"tlsSecret" in epc: a Secret in the platform\'s namespace with tls.crt for {self.hss}, tls.key, ca.crt',
+                )
+            return
+        if not isinstance(self.tls_secret, str) or not _SECRET.match(self.tls_secret):
+            raise BadInput(
+                f"tlsSecret of 4G is {self.tls_secret!r}", "the name of a Secret in the platform's namespace"
+            )
+        if not secured:
+            raise BadInput(
+                f"4G has the tlsSecret {self.tls_secret!r}, and no Diameter peer speaks TLS",
+                '"tls": true for those that do, or no tlsSecret',
+            )
+
+    @property
+    def hss(self) -> str:
+        """The Origin-Host of the HSS."""
+        return f"hss.{self.realm}"
+
+    @property
+    def sctp_peers(self) -> tuple[str, ...]:
+        """The Diameter peers for whom the HSS needs SCTP of its node's kernel, by host."""
+        return tuple(peer.host for peer in self.peers if peer.transport == "SCTP")
 
     def packet_gateway(self, brand: str) -> str:
         """The Origin-Host of a brand's packet gateway."""
@@ -126,7 +131,7 @@ class Epc:
         return {
             "enabled": True,
             "hostNetworks": list(self.host_networks),
-            "diameterPorts": sorted({DIAMETER_PORT, *(peer.port for peer in self.peers if peer.address)}),
+            **policies(self.peers, test_peers=self.test_peers),
             "testPeers": self.test_peers,
             **({"enbs": list(self.mme.enbs)} if self.mme else {}),
         }
@@ -134,17 +139,14 @@ class Epc:
     @property
     def setting(self) -> dict[str, object]:
         """As the stacks' setting `epc` has it."""
-        peers = [
-            {key: value for key, value in vars(peer).items() if value not in (None, DIAMETER_PORT)}
-            for peer in self.peers
-        ]
         return {
             "realm": self.realm,
             "brands": list(self.brands),
-            "peers": peers,
+            "peers": [peer.setting for peer in self.peers],
             "hostNetworks": list(self.host_networks),
             "servingGateway": self.serving_gateway,
             "testPeers": self.test_peers,
+            **({"tlsSecret": self.tls_secret} if self.tls_secret is not None else {}),
             **({"outside": self.outside.setting} if self.outside is not None else {}),
             **({"mme": self.mme.setting} if self.mme is not None else {}),
         }
@@ -169,6 +171,7 @@ class Epc:
                 host_networks=tuple(lists["hostNetworks"]),
                 serving_gateway=switches["servingGateway"],
                 test_peers=switches["testPeers"],
+                tls_secret=given.pop("tlsSecret", None),
                 outside=Outside.of_setting(given.pop("outside", None)),
                 mme=Mme.of_setting(given.pop("mme", None)),
                 **given,
@@ -177,7 +180,7 @@ class Epc:
             raise BadInput(
                 f"the setting epc is {value!r}",
                 '{"realm": "epc.mnc093.mcc208.3gppnetwork.org", "brands": ["silverline"]}, and perhaps peers, '
-                "hostNetworks, servingGateway, testPeers, outside, mme: docs/open5gs.md",
+                "tlsSecret, hostNetworks, servingGateway, testPeers, outside, mme: docs/open5gs.md",
             ) from None
 
 

@@ -8,10 +8,11 @@ from typing import Any
 
 from mvnobox.errors import BadInput
 from mvnobox.render.engine import render_template
-from mvnobox.render.epc import DIAMETER_PORT, Epc, check_halves, diameter_files, pool_ranges
+from mvnobox.render.epc import Epc, check_halves, diameter_files, pool_ranges
 from mvnobox.render.mme import S1_PORT
 from mvnobox.render.release import CLUSTER_DOMAIN, Images, image_values
 from mvnobox.render.roaming import N32_PORT, Roaming
+from mvnobox.render.s6a import DIAMETER, DIAMETER_TLS_PORT, doors, listens
 from mvnobox.render.sbi_tls import MOUNTED_AT, SbiTls
 from mvnobox.spec import BrandSpec
 
@@ -35,7 +36,6 @@ GTPU = {"name": "gtpu", "port": 2152, "protocol": "UDP"}
 # The process that slows lines in the UPF's place.
 SHAPER = {"name": "shaper", "port": 8095, "protocol": "TCP"}
 GTPC = {"name": "gtpc", "port": 2123, "protocol": "UDP"}
-DIAMETER = {"name": "diameter", "port": DIAMETER_PORT, "protocol": "TCP"}
 N2_PORT = 38412
 # The shared control plane, in the order in which it starts best; those with a database and those with metrics.
 CONTROL_PLANE = ("nrf", "scp", "udr", "udm", "ausf", "nssf", "bsf", "pcf", "amf")
@@ -153,21 +153,39 @@ def control_plane(
         values["roaming"] = roaming.values
     if epc is None:
         return values
-    wanted: dict[str, tuple[Mapping[str, Any], ...]] = {**_EPC, **(_SERVING_GATEWAY if epc.serving_gateway else {})}
+    if epc.sctp_peers and images.sctp:
+        raise BadInput(
+            f"the Diameter peer {epc.sctp_peers[0]} speaks SCTP, and the nodes' kernel has none (sctpOverTcp)",
+            'modprobe sctp on the nodes and no stand-in for it, or "transport": "TCP" for this peer',
+        )
+    wanted: dict[str, tuple[Mapping[str, Any], ...]] = {
+        **_EPC,
+        "hss": (*listens(epc.peers), METRICS),
+        **(_SERVING_GATEWAY if epc.serving_gateway else {}),
+    }
     if epc.mme is not None:
         wanted["mme"] = ({"name": "s1", "port": S1_PORT, "protocol": _sctp(images)}, GTPC, METRICS)
     for name, fixed in wanted.items():
-        full = {**context, "epc": epc}
+        full = {**context, "epc": epc, "diameter_tls_port": DIAMETER_TLS_PORT}
         more = _database(name)
         if name in _EPC or name == "mme":
             more["files"] = diameter_files(name, full)
         if name == "mme":
             # It looks up packet gateways at its start, and brands come after the platform.
             more |= {"sctp": True, "afterBrands": True}
-        if name == "hss" and epc.outside is not None and epc.outside.hss is not None:
-            more["outside"] = epc.outside.service_values(epc.outside.hss, DIAMETER)
+        if name == "hss":
+            more |= _s6a(epc)
         functions.append(_function(name, fixed, render_template(f"open5gs/{name}.yaml.j2", **full), **more))
     return {**values, "epc": epc.values}
+
+
+def _s6a(epc: Epc) -> dict[str, Any]:
+    """What the HSS has besides for the host network's sake."""
+    more: dict[str, Any] = {"tlsSecret": epc.tls_secret} if epc.tls_secret else {}
+    if epc.outside is not None and epc.outside.hss is not None:
+        dialled = doors(epc.peers, test_peers=epc.test_peers)
+        more["outside"] = epc.outside.service_values(epc.outside.hss, *dialled)
+    return more
 
 
 def _sepp(context: Mapping[str, Any], roaming: Roaming) -> dict[str, Any]:
@@ -178,7 +196,7 @@ def _sepp(context: Mapping[str, Any], roaming: Roaming) -> dict[str, Any]:
     config = render_template("open5gs/sepp.yaml.j2", **context, roaming=roaming, n32_port=N32_PORT)
     n32 = {"name": "n32", "port": N32_PORT, "protocol": "TCP"}
     return _function(
-        "sepp", [SBI, n32], config, tlsSecret=roaming.tls_secret, outside={"type": roaming.service, "port": n32}
+        "sepp", [SBI, n32], config, tlsSecret=roaming.tls_secret, outside={"type": roaming.service, "ports": [n32]}
     )
 
 

@@ -106,9 +106,9 @@ class Outside:
         for address in set(self.addresses) & {peer for peer in peers if peer}:
             raise BadInput(f"{address} is a Diameter peer's address and ours outside", "an address of our own")
 
-    def service_values(self, address: str, port: dict[str, Any]) -> dict[str, Any]:
-        """A function's `outside` block in the chart."""
-        block: dict[str, Any] = {"type": self.service, "port": port, "address": address}
+    def service_values(self, address: str, *ports: dict[str, Any]) -> dict[str, Any]:
+        """A function's `outside` block in the chart; the Service has the first port's name."""
+        block: dict[str, Any] = {"type": self.service, "ports": list(ports), "address": address}
         if self.annotations:
             block["annotations"] = dict(self.annotations)
         return block

@@ -58,6 +58,15 @@ def test_a_function_leaves_by_its_own_address() -> None:
     assert "snat" not in compile_rules([UPF, HSS], {}, [], "10.244.0.0/16", "10.96.0.0/16")
 
 
+def test_sctp_leaves_by_it_too() -> None:
+    streams = Pod("p", "hss", "10.244.0.6", {"app": "hss"}, (("diameter-sctp", "SCTP", 3868),))
+    port = {"port": 3868, "targetPort": "diameter-sctp", "protocol": "SCTP"}
+    of_hss = service("p", {"app": "hss"}, port, externalIPs=["203.0.113.19"])
+    assert translations(edges([of_hss], [streams]), INSIDE) == [
+        f"ip saddr 10.244.0.6 ip daddr != {INSIDE} meta l4proto sctp snat ip to 203.0.113.19"
+    ]
+
+
 def test_what_has_to_be_forgotten() -> None:
     before = edges([OF_UPF, OF_HSS], [UPF, HSS])
     moved = edges([OF_UPF, OF_HSS], [Pod("a", "upf-2", "10.244.0.7", LABELS, UPF.ports), HSS])

@@ -12,12 +12,12 @@ import pytest
 import yaml
 
 from mvnobox.deploy import keys
+from mvnobox.deploy.certificates import faults
 from mvnobox.deploy.installation import PROJECT, Installation
 from mvnobox.deploy.sbi_tls import (
     check_own_secrets,
     check_sbi_tls,
     check_simulated,
-    faults,
     installed_sbi_tls,
     left_behind,
     sbi_tls_setting,

@@ -67,7 +67,7 @@ def test_each_function_names_the_address_that_is_dialled() -> None:
         assert f'iifname "eth0" udp dport {port} dnat to {address}\n' in function["prepare"]
         assert f'oifname "eth0" ip saddr {address} masquerade\n' in function["prepare"]
         assert function["outside"] == {
-            "type": "ExternalIPs", "address": address, "port": {"name": kind, "port": port, "protocol": "UDP"},
+            "type": "ExternalIPs", "address": address, "ports": [{"name": kind, "port": port, "protocol": "UDP"}],
         }  # fmt: skip
     # N4 and the packet gateway's own GTP-U stay the cluster's.
     assert servers(mine["pgwc"][1], "smf", "pfcp") == servers(mine["pgwc"][1], "smf", "gtpu") == [{"dev": "eth0"}]
@@ -81,7 +81,7 @@ def test_the_hss_has_an_address_and_nothing_else_of_the_platform() -> None:
         name: one["outside"] for name, (_, one) in found(platform_releases(platform)).items() if "outside" in one
     }
     port = {"name": "diameter", "port": 3868, "protocol": "TCP"}
-    assert outside == {"hss": {"type": "ExternalIPs", "address": HSS, "port": port}}
+    assert outside == {"hss": {"type": "ExternalIPs", "address": HSS, "ports": [port]}}
     without = dataclasses.replace(EPC, outside=dataclasses.replace(OUTSIDE, hss=None))
     assert "outside" not in found(platform_releases(dataclasses.replace(platform, epc=without)))["hss"][1]
 
@@ -119,15 +119,6 @@ def test_customers_do_not_reach_whom_their_user_plane_speaks_gtp_with() -> None:
     assert "ip daddr { 198.51.100.0/24, 203.0.113.19/32, 203.0.113.20/31 } drop\n" in apart
     nobody = dataclasses.replace(EPC, host_networks=(), outside=None)
     assert "GTP" not in found(brand_releases(brand_plan(nobody)))["upf"][1]["prepare"]
-
-
-def test_where_peers_listen_is_open_to_the_hss() -> None:
-    peers = (
-        DiameterPeer("mme.host.example", "host.example", "198.51.100.7", 3869),
-        DiameterPeer("dra.host.example", "host.example", port=3870),
-    )
-    assert dataclasses.replace(EPC, peers=peers).values["diameterPorts"] == [3868, 3869]
-    assert EPC.values["diameterPorts"] == [3868]
 
 
 def test_the_setting_says_it_all() -> None:

@@ -60,15 +60,15 @@ def edges(services: Iterable[Mapping[str, Any]], pods: Sequence[Pod]) -> tuple[E
 def translations(found: Iterable[Edge], inside: str) -> list[str]:
     """Rules of a source translation, for what goes elsewhere than `inside` (an nftables set).
 
-    UDP: what the port itself sends, for GTP has one port on both sides; TCP: all connections that the pod opens.
+    UDP: what the port itself sends, for GTP has one port on both sides; TCP and SCTP: all that the pod opens.
     """
     lines = {}
     for one in found:
         where = f"ip saddr {one.pod} ip daddr != {inside}"
         if one.protocol == "UDP":
             lines[f"{where} udp sport {one.target}"] = f"snat ip to {one.address}:{one.port}"
-        elif one.protocol == "TCP":
-            lines[f"{where} meta l4proto tcp"] = f"snat ip to {one.address}"
+        else:
+            lines[f"{where} meta l4proto {one.protocol.lower()}"] = f"snat ip to {one.address}"
     return [f"{match} {action}" for match, action in lines.items()]
 
 
