@@ -28,6 +28,8 @@ ORDERS = "/tmf-api/productOrderingManagement/v4/productOrder"
 BALANCE = "/tmf-api/prepayBalanceManagement/v4"
 # Network functions that have just started may need a heartbeat or two to find each other.
 SETTLE_SECONDS = 30.0
+# A session is closed until the OCS's first answer, which an SMF does not wait for; a brand's first one finds it by name.
+OPEN_SECONDS = 10.0
 _OF_THE_KEY = ("MAC", "AUTN", "uthentication")
 # What a real user plane carried may be lost on the radio and sent again: charged, but never seen by the UE.
 RADIO_LOSS = {"open5gs": 0.10}
@@ -263,6 +265,7 @@ class _Run:
 
     def ping(self) -> str:
         gateways = [self.network.gateway, *([self.network.gateway6] if self._has_ipv6 else [])]
+        _until(OPEN_SECONDS, "the session's opening", lambda: self.phone.ping(str(gateways[0]), 1).get("ok"))
         for gateway in gateways:
             answer = self.phone.ping(str(gateway), 10)
             if not answer.get("ok"):

@@ -1,4 +1,4 @@
-"""What the journey asks of a phone whose data network has IPv6, and where it cannot."""
+"""Steps of the journey by themselves: addresses and pings of both families, and from when on pings count."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_both_families_are_asked_for() -> None:
     spec, phone = with_pool6(SILVERLINE, "fd45::/48"), Answering("10.46.0.1", "10.46.0.2", "fd46::1", "fd46:0:0:1::2")
     journey = run(spec, phone, address6="fd45:0:0:1::2")
     assert journey.address() == "10.45.0.2 of 10.45.0.0/16, fd45:0:0:1::2 of fd45::/48"
-    assert "over IPv6" in journey.ping() and phone.asked == ["10.45.0.1", "fd45::1"]
+    assert "over IPv6" in journey.ping() and set(phone.asked) == {"10.45.0.1", "fd45::1"}
     assert journey.isolation().startswith("encore: 6 ways")
     with pytest.raises(StepFailed, match="fd46::1 of encore answers"):
         run(spec, Answering("10.46.0.1", "10.46.0.2"), address6="fd45:0:0:1::2").isolation()
@@ -64,4 +64,32 @@ def test_phones_that_ask_for_ipv4_alone_are_asked_no_more(pool6: str | None, cor
     phone = Answering()
     journey = run(with_pool6(SILVERLINE, pool6) if pool6 else SILVERLINE, phone, core)
     assert journey.address() == "10.45.0.2 of 10.45.0.0/16"
-    assert journey.ping() == "10 of 10 came back" and phone.asked == ["10.45.0.1"]
+    assert journey.ping() == "10 of 10 came back" and set(phone.asked) == {"10.45.0.1"}
+
+
+class Closed(Answering):
+    """A phone whose session opens after so many pings; of the later ones so many are lost."""
+
+    def __init__(self, until: int, lost: int = 0) -> None:
+        super().__init__()
+        self.until, self.lost = until, lost
+
+    def ping(self, target: str, count: int) -> dict[str, Any]:
+        self.asked.append(target)
+        if len(self.asked) <= self.until:
+            return {"ok": False, "received": 0, "cause": f"{count} of {count} lost"}
+        lost = self.lost if count > 1 else 0
+        return {"ok": not lost, "received": count - lost, "cause": f"{lost} of {count} lost"}
+
+
+def test_pings_are_counted_from_the_sessions_opening() -> None:
+    """It opens on the OCS's first answer; from then on none is lost."""
+    assert run(SILVERLINE, Closed(until=3)).ping() == "10 of 10 came back"
+    with pytest.raises(StepFailed, match="9 of 10 came back"):
+        run(SILVERLINE, Closed(until=3, lost=1)).ping()
+
+
+def test_a_session_that_never_opens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mvnobox.deploy.journey.run.OPEN_SECONDS", 0.3)
+    with pytest.raises(StepFailed, match="the session's opening did not happen"):
+        run(SILVERLINE, Closed(until=1000)).ping()
