@@ -71,16 +71,11 @@ class Driver:
         return found
 
     def pair(self, system: Any, seconds: float) -> float:
-        """Requests a second of two clients, each at a replica of its own, half of the requests each."""
-        half = str(self.options.outstanding // 2)
-        ran = [
-            subprocess.Popen(
-                self._command(system, system.way("gy", number), seconds, "-outstanding", half, "-host", host),
-                stdout=subprocess.PIPE,
-            )
-            for number, host in enumerate(("pgw.bench", "pgw2.bench"))
-        ]
-        return sum(json.loads(one.communicate()[0])["rate"] for one in ran)
+        """Requests a second of one client at two replicas, half of the requests at each."""
+        addresses = ",".join(system.way("gy", number)[-1] for number in range(2))
+        way = ["-protocol", "gy", "-address", addresses, "-host", "pgw.bench,pgw2.bench"]
+        done = subprocess.run(self._command(system, way, seconds), stdout=subprocess.PIPE, check=True)
+        return float(json.loads(done.stdout)["rate"])
 
     def killed(self, system: Any, seconds: float, front: str) -> dict[str, Any]:
         """A round in whose middle the OCS is killed with signal 9 and started again."""

@@ -11,6 +11,7 @@ import (
 	"os"
 	"sort"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -59,7 +60,7 @@ type tally struct {
 	used    uint64
 }
 
-// shared is the one connection of all walkers; who finds it gone makes the next.
+// shared is the one connection of an address's walkers; who finds it gone makes the next.
 type shared struct {
 	lock    sync.Mutex
 	wire    wire
@@ -157,7 +158,7 @@ func (t *tally) percentile(share float64) float64 {
 // walk runs sessions of one account after the other until the time is up; a session that has begun is ended.
 func walk(s *shared, t *tally, worker int, until time.Time, epoch int64) {
 	o := s.o
-	// Clients that run side by side walk different ways.
+	// Walkers of different connections walk different ways.
 	seed := fnv.New64a()
 	fmt.Fprintf(seed, "%s;%d;%d", o.host, epoch, worker)
 	random := rand.New(rand.NewSource(int64(seed.Sum64())))
@@ -205,8 +206,8 @@ func main() {
 	o := &options{}
 	flag.StringVar(&o.protocol, "protocol", "gy", "gy, nchf or jsonrpc")
 	flag.StringVar(&o.token, "token", "", "bearer token of a brand, for nchf")
-	flag.StringVar(&o.address, "address", "127.0.0.1:3868", "host:port of the OCS")
-	flag.StringVar(&o.host, "host", "pgw.bench", "Origin-Host")
+	flag.StringVar(&o.address, "address", "127.0.0.1:3868", "host:port of the OCS; several, separated by commas, share the requests")
+	flag.StringVar(&o.host, "host", "pgw.bench", "Origin-Host; for several addresses one each")
 	flag.StringVar(&o.realm, "realm", "bench", "Origin-Realm")
 	flag.StringVar(&o.destination, "destination", "bench", "Destination-Realm")
 	flag.Uint64Var(&o.first, "first", 208930000000000, "first IMSI")
@@ -222,11 +223,22 @@ func main() {
 		fmt.Fprintln(os.Stderr, "no such protocol:", o.protocol)
 		os.Exit(2)
 	}
+	addresses, hosts := strings.Split(o.address, ","), strings.Split(o.host, ",")
+	if len(hosts) != len(addresses) {
+		fmt.Fprintln(os.Stderr, "as many hosts as addresses, please")
+		os.Exit(2)
+	}
 	t := &tally{results: map[string]int{}}
-	s := &shared{o: o}
-	if _, err := s.current(nil); err != nil {
-		fmt.Fprintln(os.Stderr, "cannot connect:", err)
-		os.Exit(1)
+	var all []*shared
+	for i, address := range addresses {
+		one := *o
+		one.address, one.host = address, hosts[i]
+		s := &shared{o: &one}
+		if _, err := s.current(nil); err != nil {
+			fmt.Fprintln(os.Stderr, "cannot connect:", err)
+			os.Exit(1)
+		}
+		all = append(all, s)
 	}
 	started := time.Now()
 	until := started.Add(time.Duration(o.seconds * float64(time.Second)))
@@ -235,15 +247,19 @@ func main() {
 		walkers.Add(1)
 		go func() {
 			defer walkers.Done()
-			walk(s, t, worker, until, started.Unix())
+			walk(all[worker%len(all)], t, worker, until, started.Unix())
 		}()
 	}
 	walkers.Wait()
 	took := time.Since(started).Seconds()
+	redials := 0
+	for _, s := range all {
+		redials += s.redials
+	}
 	sort.Slice(t.times, func(i, j int) bool { return t.times[i] < t.times[j] })
 	json.NewEncoder(os.Stdout).Encode(map[string]any{
 		"requests": len(t.times), "seconds": took, "rate": float64(len(t.times)) / took,
 		"p50": t.percentile(0.5), "p99": t.percentile(0.99), "max": t.percentile(1),
-		"results": t.results, "duplicates": t.doubled, "lost": t.lost, "connections": s.redials, "used": t.used,
+		"results": t.results, "duplicates": t.doubled, "lost": t.lost, "connections": redials, "used": t.used,
 	})
 }
