@@ -63,7 +63,9 @@ class Driver:
 
     def run(self, system: Any, seconds: float, *more: str, front: str = "gy") -> dict[str, Any]:
         """One round; what the client found. Raises Unfit if it did not finish."""
-        command = self._command(system, system.way(front), seconds, *more)
+        return self._ran(system, self._command(system, system.way(front), seconds, *more))
+
+    def _ran(self, system: Any, command: list[str]) -> dict[str, Any]:
         done = subprocess.run(command, stdout=subprocess.PIPE, check=False)
         if done.returncode != 0:
             raise Unfit(f"the client ended with exit code {done.returncode} against {system.name}")
@@ -71,11 +73,10 @@ class Driver:
         return found
 
     def pair(self, system: Any, seconds: float) -> float:
-        """Requests a second of one client at two replicas, half of the requests at each."""
+        """Requests a second of one client at two replicas, half of the requests at each. Raises Unfit."""
         addresses = ",".join(system.way("gy", number)[-1] for number in range(2))
         way = ["-protocol", "gy", "-address", addresses, "-host", "pgw.bench,pgw2.bench"]
-        done = subprocess.run(self._command(system, way, seconds), stdout=subprocess.PIPE, check=True)
-        return float(json.loads(done.stdout)["rate"])
+        return float(self._ran(system, self._command(system, way, seconds))["rate"])
 
     def killed(self, system: Any, seconds: float, front: str) -> dict[str, Any]:
         """A round in whose middle the OCS is killed with signal 9 and started again."""

@@ -126,7 +126,7 @@ def test_peers_of_tls_and_sctp_dial_their_own_ports(helm: Path) -> None:
     plan = dataclasses.replace(EPC_PLATFORM, env="out", epc=epc, images=IMAGES)
     found = placed(helm, [release for release in platform_releases(plan) if release.chart == "open5gs"])
     dialled = [("diameters", 5868, "TCP"), ("diameter-sctp", 3868, "SCTP")]
-    service = found["Service", PLATFORM, "hss-diameters"]["spec"]
+    service = found["Service", PLATFORM, "hss-diameter"]["spec"]
     assert [(one["targetPort"], one["port"], one["protocol"]) for one in service["ports"]] == dialled
     policy = found["NetworkPolicy", PLATFORM, "hss"]["spec"]
     let_in, let_out = (
@@ -147,12 +147,12 @@ def test_peers_of_tls_and_sctp_dial_their_own_ports(helm: Path) -> None:
 @pytest.mark.parametrize(
     "block",
     [
-        {"type": "HostPort", "ports": [GTPC], "address": "203.0.113.20"},
-        {"type": "ExternalIPs", "ports": [GTPC]},
-        {"type": "ExternalIPs", "ports": [GTPC], "address": "pgw.example.net"},
-        {"type": "LoadBalancer", "ports": [GTPC], "annotations": {"a": 1}},
-        {"type": "LoadBalancer", "ports": []},
-        {"type": "LoadBalancer", "ports": [{**GTPC, "protocol": "GTP"}]},
+        {"type": "HostPort", "name": "gtpc", "ports": [GTPC], "address": "203.0.113.20"},
+        {"type": "ExternalIPs", "name": "gtpc", "ports": [GTPC]},
+        {"type": "ExternalIPs", "name": "gtpc", "ports": [GTPC], "address": "pgw.example.net"},
+        {"type": "LoadBalancer", "name": "gtpc", "ports": [GTPC], "annotations": {"a": 1}},
+        {"type": "LoadBalancer", "name": "gtpc", "ports": []},
+        {"type": "LoadBalancer", "name": "gtpc", "ports": [{**GTPC, "protocol": "GTP"}]},
     ],
 )
 def test_values_that_are_refused(helm: Path, block: dict[str, Any]) -> None:

@@ -22,7 +22,7 @@ _FILES = ("tls.crt", "tls.key", "ca.crt")
 def faults(files: Mapping[str, bytes], hosts: Sequence[str], now: dt.datetime, *, diameter: bool = False) -> list[str]:
     """What keeps tls.crt, tls.key and ca.crt from being those of functions with these names; in words.
 
-    `diameter`: freeDiameter reads them, which refuses a ca.crt that is no single chain, from the issued to the root.
+    `diameter`: freeDiameter reads them, and ends at files that are no single chain, from the issued to the root.
     """
     if lacking := [name for name in _FILES if not files.get(name)]:
         return [f"there is no {', '.join(lacking)}"]
@@ -42,7 +42,7 @@ def faults(files: Mapping[str, bytes], hosts: Sequence[str], now: dt.datetime, *
         known = {name.lower() for name in names.get_values_for_type(x509.DNSName)}
     except x509.ExtensionNotFound:
         known = set()
-    if unnamed := [host for host in hosts if not {host, f"*.{host.partition('.')[2]}"} & known]:
+    if unnamed := [host for host in hosts if not {host.lower(), f"*.{host.lower().partition('.')[2]}"} & known]:
         said.append(f"it lacks the names {', '.join(unnamed)}")
     try:
         usages = set(found.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value)
@@ -55,8 +55,9 @@ def faults(files: Mapping[str, bytes], hosts: Sequence[str], now: dt.datetime, *
     # Intermediates come with the certificate; who ends its chain has to be known.
     if chain[-1].issuer not in issuers and chain[-1].subject not in issuers:
         said.append(f"ca.crt does not have its issuer, {chain[-1].issuer.rfc4514_string()}")
-    if diameter and any(one.issuer != above.subject for one, above in itertools.pairwise(authorities)):
-        said.append("ca.crt is not one chain, each certificate before its issuer's, as freeDiameter reads it")
+    for name, listed in (("tls.crt", chain), ("ca.crt", authorities)) if diameter else ():
+        if any(one.issuer != above.subject for one, above in itertools.pairwise(listed)):
+            said.append(f"{name} is not one chain, each certificate before its issuer's, as freeDiameter reads it")
     return said
 
 

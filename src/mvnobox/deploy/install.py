@@ -104,9 +104,12 @@ def up(
         if has_4g and epc:
             report.note(f"4G: realm {has_4g.realm}; the host network is a test peer of the kit's own")
         kubectl = Kubectl(choice)
-        check_s6a(kubectl, has_4g, f"platform-{env}", sctp_over_tcp=chosen.sctp_over_tcp, report=report)
         shared = _shared_core(installation, spec, chosen)
-        has_tls = wanted_sbi_tls(before_tls, chosen.core, sbi_tls, shared["core"].value)
+        shared_core = str(shared["core"].value)
+        optional = optional_images(choice.kind, shared_core)
+        if shared_core == "open5gs":
+            check_s6a(kubectl, has_4g, f"platform-{env}", sctp_over_tcp="sctp" in optional, report=report)
+        has_tls = wanted_sbi_tls(before_tls, chosen.core, sbi_tls, shared_core)
         following = [*left_behind(installation, has_tls, spec.name), *without_password(installation, spec.name)]
         if has_tls:
             cores = {one.name: one.core for one in installation.brands()} | {spec.name: chosen.core}
@@ -114,9 +117,7 @@ def up(
             own = [spec.name] if chosen.core == "open5gs" else []
             check_own_secrets(kubectl, has_tls, installation, own, report)
             report.note(f"SBI: TLS with certificates on both sides, {has_tls.said}")
-        images = load_images(
-            ensure_images(report, optional_images(choice.kind, str(shared["core"].value))), choice, report
-        )
+        images = load_images(ensure_images(report, optional), choice, report)
         workspace = Workspace(choice.kubeconfig, report)
         common = {
             "context": _plain(choice.context),

@@ -18,7 +18,7 @@ from mvnobox.spec.networks import UE_PREFIX
 
 # As mvnobox.spec has it: it becomes part of a host name.
 _BRAND = re.compile(r"^[a-z][a-z0-9-]{0,38}[a-z0-9]$")
-# A Kubernetes object's name (RFC 1123).
+# Of a Secret's names those that the charts take.
 _SECRET = re.compile(r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")
 # The realm of test peers; `test` is nobody's (RFC 6761 section 6.2).
 TEST_REALM = "hostnetwork.test"
@@ -75,7 +75,7 @@ class Epc:
             return
         if not isinstance(self.tls_secret, str) or not _SECRET.match(self.tls_secret):
             raise BadInput(
-                f"tlsSecret of 4G is {self.tls_secret!r}", "the name of a Secret in the platform's namespace"
+                f"tlsSecret of 4G is {self.tls_secret!r}", "the name of a Secret: at most 63 of a-z, 0-9 and -"
             )
         if not secured:
             raise BadInput(

@@ -184,7 +184,7 @@ def _s6a(epc: Epc) -> dict[str, Any]:
     more: dict[str, Any] = {"tlsSecret": epc.tls_secret} if epc.tls_secret else {}
     if epc.outside is not None and epc.outside.hss is not None:
         dialled = doors(epc.peers, test_peers=epc.test_peers)
-        more["outside"] = epc.outside.service_values(epc.outside.hss, *dialled)
+        more["outside"] = epc.outside.service_values(epc.outside.hss, "diameter", dialled)
     return more
 
 
@@ -196,7 +196,11 @@ def _sepp(context: Mapping[str, Any], roaming: Roaming) -> dict[str, Any]:
     config = render_template("open5gs/sepp.yaml.j2", **context, roaming=roaming, n32_port=N32_PORT)
     n32 = {"name": "n32", "port": N32_PORT, "protocol": "TCP"}
     return _function(
-        "sepp", [SBI, n32], config, tlsSecret=roaming.tls_secret, outside={"type": roaming.service, "ports": [n32]}
+        "sepp",
+        [SBI, n32],
+        config,
+        tlsSecret=roaming.tls_secret,
+        outside={"type": roaming.service, "name": "n32", "ports": [n32]},
     )
 
 
@@ -268,7 +272,7 @@ def _packet_gateway(context: Mapping[str, Any], epc: Epc) -> dict[str, Any]:
     more |= {"program": "smf", "files": diameter_files("pgwc", full)}
     if epc.outside is not None and full["edge"] is not None:
         more["prepare"] = render_template("open5gs/pgwc.sh.j2", **full)
-        more["outside"] = epc.outside.service_values(full["edge"].pgw, GTPC)
+        more["outside"] = epc.outside.service_values(full["edge"].pgw, "gtpc", [GTPC])
     return _function("pgwc", ports, render_template("open5gs/pgwc.yaml.j2", **full), **more)
 
 
@@ -293,7 +297,7 @@ def user_plane(
         more["shaper"] = render_template("open5gs/shaper.yaml.j2", **full, shaper_port=SHAPER["port"])
         ports.append(SHAPER)
     if epc and epc.outside is not None and edge is not None:
-        more["outside"] = epc.outside.service_values(edge.upf, GTPU)
+        more["outside"] = epc.outside.service_values(edge.upf, "gtpu", [GTPU])
     functions = [_function("upf", ports, config, userPlane=True, prepare=prepare, cpu=UPF_CPU, **more)]
     if epc and edge is not None:
         functions.append(_packet_gateway(context, epc))

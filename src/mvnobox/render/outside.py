@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,9 +106,12 @@ class Outside:
         for address in set(self.addresses) & {peer for peer in peers if peer}:
             raise BadInput(f"{address} is a Diameter peer's address and ours outside", "an address of our own")
 
-    def service_values(self, address: str, *ports: dict[str, Any]) -> dict[str, Any]:
-        """A function's `outside` block in the chart; the Service has the first port's name."""
-        block: dict[str, Any] = {"type": self.service, "ports": list(ports), "address": address}
+    def service_values(self, address: str, name: str, ports: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+        """A function's `outside` block in the chart. `name`: the Service's, after the function's; it stays while ports
+        come and go, as a load balancer does not give its address to a second one."""
+        block: dict[str, Any] = {
+            "type": self.service, "name": name, "ports": [dict(port) for port in ports], "address": address,
+        }  # fmt: skip
         if self.annotations:
             block["annotations"] = dict(self.annotations)
         return block

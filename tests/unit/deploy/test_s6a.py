@@ -55,10 +55,15 @@ def test_a_secret_that_cannot_secure_s6a_is_refused_first() -> None:
     named = {name: text.encode() for name, text in issue("11" * 32, "dev", "x", [peer.host], NOW.year).items()}
     with pytest.raises(BadInput, match=f"it lacks the names {epc.hss}"):
         look(Cluster(held=named), epc)
-    # Two authorities: freeDiameter reads one chain and ends otherwise.
+    # A host's name has no case.
+    loud = Epc(REALM.upper(), peers=(peer,), tls_secret="hss-tls")
+    assert look(Cluster(held=held), loud) == []
+    # freeDiameter reads one chain of a file and ends otherwise: two authorities, two certificates.
     other = issue("22" * 32, "prod", "x", [epc.hss], NOW.year)["ca.crt"].encode()
     with pytest.raises(BadInput, match=r"ca\.crt is not one chain"):
         look(Cluster(held={**held, "ca.crt": held["ca.crt"] + other}), epc)
+    with pytest.raises(BadInput, match=r"tls\.crt is not one chain"):
+        look(Cluster(held={**held, "tls.crt": held["tls.crt"] * 2}), epc)
 
 
 def test_no_sctp_peer_where_the_node_has_none() -> None:

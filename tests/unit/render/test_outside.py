@@ -67,7 +67,7 @@ def test_each_function_names_the_address_that_is_dialled() -> None:
         assert f'iifname "eth0" udp dport {port} dnat to {address}\n' in function["prepare"]
         assert f'oifname "eth0" ip saddr {address} masquerade\n' in function["prepare"]
         assert function["outside"] == {
-            "type": "ExternalIPs", "address": address, "ports": [{"name": kind, "port": port, "protocol": "UDP"}],
+            "type": "ExternalIPs", "address": address, "name": kind, "ports": [{"name": kind, "port": port, "protocol": "UDP"}],
         }  # fmt: skip
     # N4 and the packet gateway's own GTP-U stay the cluster's.
     assert servers(mine["pgwc"][1], "smf", "pfcp") == servers(mine["pgwc"][1], "smf", "gtpu") == [{"dev": "eth0"}]
@@ -81,7 +81,7 @@ def test_the_hss_has_an_address_and_nothing_else_of_the_platform() -> None:
         name: one["outside"] for name, (_, one) in found(platform_releases(platform)).items() if "outside" in one
     }
     port = {"name": "diameter", "port": 3868, "protocol": "TCP"}
-    assert outside == {"hss": {"type": "ExternalIPs", "address": HSS, "ports": [port]}}
+    assert outside == {"hss": {"type": "ExternalIPs", "address": HSS, "name": "diameter", "ports": [port]}}
     without = dataclasses.replace(EPC, outside=dataclasses.replace(OUTSIDE, hss=None))
     assert "outside" not in found(platform_releases(dataclasses.replace(platform, epc=without)))["hss"][1]
 

@@ -103,9 +103,11 @@ def test_each_peer_is_dialled_by_its_own_transport() -> None:
 
 
 def test_from_outside_only_the_host_networks_doors_are_dialled() -> None:
-    outside = Outside("ExternalIPs", "203.0.113.19")
-    ports = hss(epc(SECURED, STREAMS, outside=outside))["outside"]["ports"]
-    assert [(one["name"], one["port"], one["protocol"]) for one in ports] == [
+    outside = Outside("LoadBalancer", "203.0.113.19")
+    block = hss(epc(SECURED, STREAMS, outside=outside))["outside"]
+    # The Service keeps its name, and a load balancer its address, whichever ports there are.
+    assert block["name"] == hss(epc(PLAIN, outside=outside))["outside"]["name"] == "diameter"
+    assert [(one["name"], one["port"], one["protocol"]) for one in block["ports"]] == [
         ("diameters", 5868, "TCP"),
         ("diameter-sctp", 3868, "SCTP"),
     ]
@@ -135,8 +137,8 @@ def peer(**more: Any) -> DiameterPeer:
         (lambda: peer(tls=True, transport="SCTP"), "DTLS, which freeDiameter has not", '"transport": "TCP"'),
         (lambda: Epc(REALM, peers=(SECURED,)), "the HSS has no certificate", f"tls.crt for hss.{REALM}"),
         (lambda: Epc(REALM, peers=(PLAIN,), tls_secret="hss-tls"), "no Diameter peer speaks TLS", '"tls": true'),
-        (lambda: Epc(REALM, peers=(SECURED,), tls_secret="A b"), "tlsSecret of 4G is 'A b'", "name of a Secret"),
-        (lambda: Epc(REALM, peers=(SECURED,), tls_secret=7), "tlsSecret of 4G is 7", "name of a Secret"),
+        (lambda: Epc(REALM, peers=(SECURED,), tls_secret="A b"), "tlsSecret of 4G is 'A b'", "a-z, 0-9 and -"),
+        (lambda: Epc(REALM, peers=(SECURED,), tls_secret=7), "tlsSecret of 4G is 7", "a-z, 0-9 and -"),
     ],
 )
 def test_refused(wrong: Any, said: str, remedy: str) -> None:

@@ -265,13 +265,24 @@ class _Run:
 
     def ping(self) -> str:
         gateways = [self.network.gateway, *([self.network.gateway6] if self._has_ipv6 else [])]
-        _until(OPEN_SECONDS, "the session's opening", lambda: self.phone.ping(str(gateways[0]), 1).get("ok"))
+        first: dict[str, Any] = {}
+
+        def opened() -> bool:
+            first.update({"cause": None, **self.phone.ping(str(gateways[0]), 1)})
+            return bool(first.get("ok"))
+
+        began = time.monotonic()
+        _until(
+            OPEN_SECONDS, "traffic", opened, lambda: f" to {gateways[0]}: {first.get('cause') or first.get('output')}"
+        )
+        waited = time.monotonic() - began
         for gateway in gateways:
             answer = self.phone.ping(str(gateway), 10)
             if not answer.get("ok"):
                 said = answer.get("cause") or answer.get("output")
                 raise StepFailed(f"{answer.get('received', 0)} of 10 came back from {gateway}: {said}")
-        return "10 of 10 came back" + (", and 10 of 10 over IPv6" if self._has_ipv6 else "")
+        late = f", {waited:.1f} s after it was first tried" if waited > 2 else ""
+        return "10 of 10 came back" + (", and 10 of 10 over IPv6" if self._has_ipv6 else "") + late
 
     def download(self) -> str:
         answer = self.phone.download(self.data_host, DOWNLOAD)
