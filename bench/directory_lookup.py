@@ -34,6 +34,7 @@ import shipped
 import uvloop
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from nacl.public import PrivateKey, SealedBox
+from processes import cpu_seconds, parent
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZES = (1_000, 100_000)
@@ -183,17 +184,11 @@ async def load(port: int, size: int, seconds: float, rate: float = 0) -> tuple[f
     return len(times) / (time.perf_counter() - began), times
 
 
-def processor_seconds(pid: int) -> float:
-    """What a process has used of the processors."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 async def spread(dsn: str, cores: set[int]) -> None:
     """Let this process and PostgreSQL's next ones run on these cores."""
     connection = await asyncpg.connect(f"postgresql://directory:bench@{dsn}")
     backend = await connection.fetchval("SELECT pg_backend_pid()")
-    postmaster = int(Path(f"/proc/{backend}/stat").read_text().rpartition(")")[2].split()[1])
+    postmaster = parent(backend)
     await connection.close()
     for process in (0, postmaster):
         os.sched_setaffinity(process, cores)
@@ -279,9 +274,9 @@ async def measure(dsn: str, key: PrivateKey, sizes: list[int], port: int, pid: i
         say(f"{size} subscribers")
         await fill(dsn, size, sealed)
         await load(port, size, 2)
-        used = processor_seconds(pid)
+        used = cpu_seconds(pid)
         rounds = [await load(port, size, SECONDS) for _ in range(ROUNDS)]
-        used = (processor_seconds(pid) - used) / sum(len(times) for _, times in rounds)
+        used = (cpu_seconds(pid) - used) / sum(len(times) for _, times in rounds)
         per_second = max(one[0] for one in rounds)
         # What half of the look-ups took: a machine that is busy besides changes the slower half.
         medians.append(sorted(percentile(one[1], 0.5) for one in rounds)[len(rounds) // 2])

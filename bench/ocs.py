@@ -74,8 +74,7 @@ class Driver:
 
     def pair(self, system: Any, seconds: float) -> float:
         """Requests a second of one client at two replicas, half of the requests at each. Raises Unfit."""
-        addresses = ",".join(system.way("gy", number)[-1] for number in range(2))
-        way = ["-protocol", "gy", "-address", addresses, "-host", "pgw.bench,pgw2.bench"]
+        way = [*system.way("gy", 0, 1), "-host", "pgw.bench,pgw2.bench"]
         return float(self._ran(system, self._command(system, way, seconds))["rate"])
 
     def killed(self, system: Any, seconds: float, front: str) -> dict[str, Any]:

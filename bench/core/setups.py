@@ -25,6 +25,7 @@ import shipped
 from common import Unfit, free_port, wait_for_port
 from ours import BRAND, KEY, Ours, Postgres
 from peers import ACCOUNTS
+from processes import cpu_seconds
 
 HERE = Path(__file__).resolve().parent
 SMF, CTF, UPF = "127.0.19.1", "127.0.19.2", "127.0.19.3"
@@ -77,8 +78,7 @@ class Ctf:
 
     def cpu_seconds(self) -> float:
         """Time on the processor so far, all threads."""
-        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return cpu_seconds(self._process.pid)
 
     def stop(self) -> None:
         self._process.send_signal(signal.SIGTERM)

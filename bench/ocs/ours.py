@@ -93,12 +93,14 @@ class Ours:
     def port(self) -> int:
         return self.ports[0]
 
-    def way(self, front: str, number: int = 0) -> list[str]:
-        """The client's options for a front end: `gy` or `http`."""
+    def way(self, front: str, *numbers: int) -> list[str]:
+        """The client's options for a front end, `gy` or `http`, of some replicas: by default the first one alone."""
+        ports = self.ports if front == "gy" else self.http
+        addresses = ",".join(f"127.0.0.1:{ports[number]}" for number in numbers or (0,))
         if front == "gy":
-            return ["-protocol", "gy", "-address", f"127.0.0.1:{self.ports[number]}"]
+            return ["-protocol", "gy", "-address", addresses]
         token = f"{BRAND}.{hmac.new(bytes.fromhex(KEY), BRAND.encode(), hashlib.sha256).hexdigest()}"
-        return ["-protocol", "nchf", "-address", f"127.0.0.1:{self.http[number]}", "-token", token]
+        return ["-protocol", "nchf", "-address", addresses, "-token", token]
 
     def _configure(self, number: int) -> None:
         settings = {

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from mvnobox.errors import BadInput
 from mvnobox.render.engine import render_template
 from mvnobox.render.mme import Mme
+from mvnobox.render.names import OBJECT_NAME
 from mvnobox.render.networks import check_networks
 from mvnobox.render.outside import BrandEdge, Outside
 from mvnobox.render.s6a import DiameterPeer, check_identity, policies
@@ -18,8 +19,6 @@ from mvnobox.spec.networks import UE_PREFIX
 
 # As mvnobox.spec has it: it becomes part of a host name.
 _BRAND = re.compile(r"^[a-z][a-z0-9-]{0,38}[a-z0-9]$")
-# Of a Secret's names those that the charts take.
-_SECRET = re.compile(r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")
 # The realm of test peers; `test` is nobody's (RFC 6761 section 6.2).
 TEST_REALM = "hostnetwork.test"
 
@@ -73,7 +72,7 @@ class Epc:
                     f'"tlsSecret" in epc: a Secret in the platform\'s namespace with tls.crt for {self.hss}, tls.key, ca.crt',
                 )
             return
-        if not isinstance(self.tls_secret, str) or not _SECRET.match(self.tls_secret):
+        if not isinstance(self.tls_secret, str) or not OBJECT_NAME.match(self.tls_secret):
             raise BadInput(
                 f"tlsSecret of 4G is {self.tls_secret!r}", "the name of a Secret: at most 63 of a-z, 0-9 and -"
             )

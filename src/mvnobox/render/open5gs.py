@@ -41,8 +41,8 @@ N2_PORT = 38412
 CONTROL_PLANE = ("nrf", "scp", "udr", "udm", "ausf", "nssf", "bsf", "pcf", "amf")
 _METERED = ("pcf", "amf")
 _WITH_DATABASE = ("udr", "pcf", "hss", "pcrf")
-# 4G's, where it is wanted: the ports of each.
-_EPC = {"hss": (DIAMETER, METRICS), "pcrf": (DIAMETER, METRICS)}
+# 4G's, where it is wanted: who speaks Diameter, and the serving gateway's ports.
+_WITH_DIAMETER = ("hss", "pcrf", "mme")
 _SERVING_GATEWAY = {"sgwc": (GTPC, PFCP), "sgwu": (PFCP, GTPU)}
 
 
@@ -159,8 +159,8 @@ def control_plane(
             'modprobe sctp on the nodes and no stand-in for it, or "transport": "TCP" for this peer',
         )
     wanted: dict[str, tuple[Mapping[str, Any], ...]] = {
-        **_EPC,
         "hss": (*listens(epc.peers), METRICS),
+        "pcrf": (DIAMETER, METRICS),
         **(_SERVING_GATEWAY if epc.serving_gateway else {}),
     }
     if epc.mme is not None:
@@ -168,7 +168,7 @@ def control_plane(
     for name, fixed in wanted.items():
         full = {**context, "epc": epc, "diameter_tls_port": DIAMETER_TLS_PORT}
         more = _database(name)
-        if name in _EPC or name == "mme":
+        if name in _WITH_DIAMETER:
             more["files"] = diameter_files(name, full)
         if name == "mme":
             # It looks up packet gateways at its start, and brands come after the platform.

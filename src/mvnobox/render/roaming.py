@@ -7,9 +7,8 @@ import re
 from dataclasses import dataclass
 
 from mvnobox.errors import BadInput
+from mvnobox.render.names import OBJECT_NAME
 
-# A Kubernetes object's name (RFC 1123).
-_NAME = re.compile(r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")
 _HOST = re.compile(r"^(?=.{1,253}$)[a-z0-9]([a-z0-9-]{0,62})(\.[a-z0-9]([a-z0-9-]{0,62}))+$")
 N32_PORT = 8443
 SERVICES = ("ClusterIP", "NodePort", "LoadBalancer")
@@ -93,7 +92,7 @@ class Roaming:
 
     def __post_init__(self) -> None:
         _plmn(self.mcc, self.mnc, "the SEPP's own")
-        if not isinstance(self.tls_secret, str) or not _NAME.match(self.tls_secret):
+        if not isinstance(self.tls_secret, str) or not OBJECT_NAME.match(self.tls_secret):
             raise BadInput(
                 f"the SEPP's tlsSecret is {self.tls_secret!r}",
                 "a Secret with tls.crt, tls.key and ca.crt in the platform's namespace; N32 is never without TLS",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mvnobox.errors import BadInput
@@ -75,29 +75,27 @@ class DiameterPeer:
         return {"host": self.host, "realm": self.realm, **asked}
 
 
-def doors(peers: Iterable[DiameterPeer], *, test_peers: bool) -> tuple[dict[str, object], ...]:
+def doors(peers: Sequence[DiameterPeer], *, test_peers: bool) -> tuple[dict[str, object], ...]:
     """What the host network dials. Peers may connect either way, whoever is told an address (RFC 6733 section 5.2)."""
-    known = tuple(peers)
-    plain = test_peers or not known or any(one.transport == "TCP" and not one.tls for one in known)
+    plain = test_peers or not peers or any(one.transport == "TCP" and not one.tls for one in peers)
     wanted = (
         (DIAMETER, plain),
-        (DIAMETER_TLS, any(one.tls for one in known)),
-        (DIAMETER_SCTP, any(one.transport == "SCTP" for one in known)),
+        (DIAMETER_TLS, any(one.tls for one in peers)),
+        (DIAMETER_SCTP, any(one.transport == "SCTP" for one in peers)),
     )
     return tuple(door for door, there in wanted if there)
 
 
-def listens(peers: Iterable[DiameterPeer]) -> tuple[dict[str, object], ...]:
+def listens(peers: Sequence[DiameterPeer]) -> tuple[dict[str, object], ...]:
     """The HSS's own ports: the plain one too, which the cluster's own MME and test peers dial."""
     return (DIAMETER, *(door for door in doors(peers, test_peers=False) if door is not DIAMETER))
 
 
-def policies(peers: Iterable[DiameterPeer], *, test_peers: bool) -> dict[str, dict[str, list[object]]]:
+def policies(peers: Sequence[DiameterPeer], *, test_peers: bool) -> dict[str, dict[str, list[object]]]:
     """The chart's `diameterFrom` and `diameterTo`: ports by protocol, for connections both ways."""
-    known = tuple(peers)
     found: dict[str, dict[str, list[object]]] = {"diameterFrom": {}, "diameterTo": {}}
-    for door in doors(known, test_peers=test_peers):
+    for door in doors(peers, test_peers=test_peers):
         found["diameterFrom"].setdefault(str(door["protocol"]), []).append(door["name"])
-    for transport, number in sorted({(one.transport, one.number) for one in known if one.address}):
+    for transport, number in sorted({(one.transport, one.number) for one in peers if one.address}):
         found["diameterTo"].setdefault(transport, []).append(number)
     return found

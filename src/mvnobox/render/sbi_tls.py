@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from mvnobox.errors import BadInput
+from mvnobox.render.names import OBJECT_NAME
 from mvnobox.render.release import CLUSTER_DOMAIN
 
-# A Kubernetes object's name that is a label too (RFC 1123).
-_NAME = re.compile(r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")
 # The Secret that the kit makes in each namespace, and where every Secret of this kind is mounted.
 MADE_SECRET = "sbi-tls"  # nosec B105: a name
 MOUNTED_AT = "/etc/mvno-sbi-tls"
@@ -34,7 +32,9 @@ class SbiTls:
 
     def __post_init__(self) -> None:
         if self.own_secret is not None and (
-            not isinstance(self.own_secret, str) or not _NAME.match(self.own_secret) or self.own_secret == MADE_SECRET
+            not isinstance(self.own_secret, str)
+            or not OBJECT_NAME.match(self.own_secret)
+            or self.own_secret == MADE_SECRET
         ):
             raise BadInput(
                 f"the Secret of sbiTls is {self.own_secret!r}",

@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 
 from mvnobox.errors import BadInput
+from mvnobox.render.names import OBJECT_NAME
 
 # Secret objects of the platform's namespace: the URI, under DB_URI, as Open5GS reads it from its environment.
 SECRET = "subscribers"
@@ -21,7 +22,6 @@ _SETTING = re.compile(
     r"(?P<scheme>[A-Za-z0-9+.-]*)://(?:(?P<user>[^@/]*)@)?(?P<hosts>[^/?@]*)(?:/(?P<database>[^?]*))?(?:\?(?P<options>.*))?",
     re.DOTALL,
 )
-_NAME = re.compile(r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")
 _HOST = re.compile(r"^(?=.{1,253}$)[A-Za-z0-9]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9]([A-Za-z0-9_-]{0,62}))+\.?$")
 _HOST_PORT = re.compile(r"(?:\[(?P<literal>[0-9A-Fa-f:.]+)\]|(?P<name>[^\[\]:]+))(?::(?P<port>[0-9]{1,5}))?")
 _SERVICE = re.compile(r"^(?:[a-z0-9-]+\.)?[a-z0-9-]+\.(?P<namespace>[a-z0-9-]+)\.svc(?:\.cluster\.local)?\.?$")
@@ -64,7 +64,7 @@ class Subscribers:
 
         `encrypted`: whether the stack's file has it encrypted.
         """
-        if tls_secret is not None and not _NAME.match(tls_secret):
+        if tls_secret is not None and not OBJECT_NAME.match(tls_secret):
             raise BadInput(f"the setting subscribersTls is {tls_secret!r}", "the name of a Secret with ca.crt")
         if uri is None:
             if tls_secret is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import os
 import re
 import shutil
@@ -15,12 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import NameOID
 
+from mvnobox.deploy.cluster.pki import CLIENT, SERVER, Authority, Identity
 from mvnobox.render import CoreSlice, DiameterPeer, Epc, Images, PlatformPlan, platform_releases
 from mvnobox.spec import load_brand
 
@@ -41,7 +36,7 @@ PEERS = (
 )
 DAEMON = """
 Identity = "{host}"; Realm = "host.example"; No_SCTP; Port = {plain}; SecPort = {secured}; TcTimer = 1;
-TLS_Cred = "{files}/tls.crt", "{files}/tls.key"; TLS_CA = "{files}/ca.crt";
+TLS_Cred = "{files}/{name}.crt", "{files}/{name}.key"; TLS_CA = "{files}/ca.crt";
 LoadExtension = "{extensions}/dict_nasreq.fdx"; LoadExtension = "{extensions}/dict_dcca.fdx";
 ConnectPeer = "hss.{realm}" {{ ConnectTo = "{address}"; {door} }};
 """
@@ -55,8 +50,8 @@ DOORS = {
     "stranger": "Port = 5868;",
 }
 # Capabilities are asked for under any name with any certificate, which a freeDiameter's own start does not allow.
-CLIENT = """
-import socket, ssl, struct, sys
+CER = """
+import socket, ssl, sys
 from mvnobox.diameter import codec
 
 address, host, crt, key, ca = sys.argv[1:]
@@ -68,14 +63,13 @@ body = codec.utf8(264, host) + codec.utf8(296, "host.example") + codec.octets(25
 body += codec.u32(266, 0) + codec.utf8(269, "Raw") + codec.u32(258, 0xFFFFFFFF)
 try:
     with context.wrap_socket(socket.create_connection((address, 5868), 10)) as peer:
-        peer.sendall(struct.pack(">IIIII", 1 << 24 | 20 + len(body), 0x80 << 24 | 257, 0, 1, 1) + body)
+        peer.sendall(codec.message(codec.REQUEST, 257, 0, 1, 1, body))
         answer = peer.recv(4096)
 except OSError as error:
     sys.exit(f"turned away: {error}")
 if not answer:
     sys.exit("turned away without a word")
-codes = [struct.unpack_from(">I", answer, value)[0] for code, _, _, value, _ in codec.split(answer, 20, len(answer)) if code == 268]
-print(codes[0])
+print(*(codec.unsigned32(answer, avp) for avp in codec.split(answer, 20, len(answer)) if avp[0] == 268))
 """
 DEVICE = (
     f"ip link set lo up; ip link add here type veth peer name there; ip link set there up; "
@@ -102,31 +96,6 @@ def freediameter(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return there
 
 
-class Authority:
-    """Issues certificates, as a host network's would."""
-
-    def __init__(self, name: str) -> None:
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        self.certificate = self._signed(self._name, self._key, x509.BasicConstraints(ca=True, path_length=0))
-
-    def _signed(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, extension: x509.ExtensionType) -> str:
-        now = dt.datetime.now(dt.UTC)
-        builder = x509.CertificateBuilder(self._name, subject, key.public_key(), x509.random_serial_number())
-        dated = builder.not_valid_before(now - dt.timedelta(days=1)).not_valid_after(now + dt.timedelta(days=1))
-        made = dated.add_extension(extension, critical=False).sign(self._key, hashes.SHA256())
-        return made.public_bytes(Encoding.PEM).decode()
-
-    def issue(self, host: str) -> dict[str, str]:
-        """`tls.crt`, `tls.key` and `ca.crt`."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        return {
-            "tls.crt": self._signed(x509.Name([]), key, x509.SubjectAlternativeName([x509.DNSName(host)])),
-            "tls.key": key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode(),
-            "ca.crt": self.certificate,
-        }
-
-
 def written(directory: Path, extensions: Path) -> None:
     """The HSS's configuration as rendered, with its mounts here, and a daemon's for each peer."""
     brand = load_brand(ROOT / "brands/silverline.yaml")
@@ -138,24 +107,20 @@ def written(directory: Path, extensions: Path) -> None:
         for one in release.values.get("functions", [])
         if one["name"] == "hss"
     )
+    right, wrong = Authority(directory / "right"), Authority(directory / "wrong")
+    for name, host in {"hss": epc.hss, **{name: f"{name}.host.example" for name in PORTS}}.items():
+        right.issue(Identity(name, name, hosts=(host,), usages=(SERVER, CLIENT)))
+    wrong.issue(Identity("forged", "forged", hosts=("away.host.example",), usages=(SERVER, CLIENT)))
     for name, text in files.items():
         text = text.replace('LoadExtension = "', f'LoadExtension = "{extensions}/')
-        text = text.replace("/etc/mvno-tls", f"{directory}/hss").replace("/etc/mvno/", f"{directory}/")
-        (directory / name).write_text(text)
-    right, wrong = Authority("Right"), Authority("Wrong")
-    hosts = {"hss": epc.hss, "forged": "away.host.example", **{name: f"{name}.host.example" for name in PORTS}}
-    for name, host in hosts.items():
-        of_name = directory / name
-        of_name.mkdir()
-        mine = (wrong if name == "forged" else right).issue(host)
-        for file, text in mine.items():
-            (of_name / file).write_text(text)
-        if name in PORTS:
-            said = DAEMON.format(
-                host=host, plain=PORTS[name] + 100, secured=PORTS[name], files=of_name, extensions=extensions,
-                realm=REALM, address=ADDRESS, door=DOORS[name],
-            )  # fmt: skip
-            (directory / f"{name}.conf").write_text(said)
+        text = text.replace("/etc/mvno-tls/tls.", f"{right.folder}/hss.").replace("/etc/mvno-tls", str(right.folder))
+        (directory / name).write_text(text.replace("/etc/mvno/", f"{directory}/"))
+    for name, port in PORTS.items():
+        said = DAEMON.format(
+            name=name, host=f"{name}.host.example", plain=port + 100, secured=port, files=right.folder,
+            extensions=extensions, realm=REALM, address=ADDRESS, door=DOORS[name],
+        )  # fmt: skip
+        (directory / f"{name}.conf").write_text(said)
 
 
 @dataclass(frozen=True)
@@ -170,10 +135,10 @@ class Running:
 
     def capabilities(self, host: str, certificate: str) -> str:
         """What the HSS answers to a CER over TLS under a name, with somebody's certificate."""
-        files = [str(self.directory / certificate / name) for name in ("tls.crt", "tls.key")]
+        files = [f"{self.directory}/{certificate}.{kind}" for kind in ("crt", "key")]
         done = subprocess.run(
-            ["nsenter", f"--net=/proc/{self.process.pid}/ns/net", sys.executable, "-c", CLIENT, ADDRESS, host, *files,
-             str(self.directory / "hss/ca.crt")],
+            ["nsenter", f"--net=/proc/{self.process.pid}/ns/net", sys.executable, "-c", CER, ADDRESS, host, *files,
+             f"{self.directory}/right/ca.crt"],
             capture_output=True, text=True, timeout=60, env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
         )  # fmt: skip
         return (done.stdout or done.stderr).strip()
@@ -235,7 +200,7 @@ def test_a_peer_of_tls_is_not_let_in_without(logs: Running) -> None:
 
 def test_a_certificate_of_another_authority_opens_nothing(logs: Running) -> None:
     await_words(logs["hss"], opened("secured.host.example"))
-    assert logs.capabilities("away.host.example", "forged").startswith("turned away")
+    assert logs.capabilities("away.host.example", "wrong/forged").startswith("turned away")
 
 
 def test_on_accepting_a_certificates_name_is_not_looked_at(logs: Running) -> None:
@@ -244,8 +209,8 @@ def test_on_accepting_a_certificates_name_is_not_looked_at(logs: Running) -> Non
     The documents say so. Should this fail with a later freeDiameter, they can promise more.
     """
     await_words(logs["hss"], opened("secured.host.example"))
-    assert logs.capabilities("stranger.host.example", "stranger") == "3010"
-    assert logs.capabilities("away.host.example", "stranger") == "2001"
+    assert logs.capabilities("stranger.host.example", "right/stranger") == "3010"
+    assert logs.capabilities("away.host.example", "right/stranger") == "2001"
 
 
 def test_a_stranger_with_a_good_certificate_stays_out(logs: Running) -> None:
