@@ -12,8 +12,7 @@ import (
 // jsonRPC is one connection to CGRateS's JSON-RPC; answers find their requests by the id.
 type jsonRPC struct {
 	o       *options
-	conn    net.Conn
-	write   sync.Mutex
+	out     gather
 	lock    sync.Mutex
 	waiting map[uint64]chan rpcAnswer
 	next    uint64
@@ -40,7 +39,7 @@ func dialJSONRPC(o *options) (wire, error) {
 	if err != nil {
 		return nil, err
 	}
-	j := &jsonRPC{o: o, conn: conn, waiting: map[uint64]chan rpcAnswer{}}
+	j := &jsonRPC{o: o, out: gather{conn: conn}, waiting: map[uint64]chan rpcAnswer{}}
 	go j.read()
 	return j, nil
 }
@@ -74,12 +73,7 @@ func (j *jsonRPC) ask(q *request, again bool) (string, uint64, error) {
 	if err != nil {
 		return "", 0, err
 	}
-	j.write.Lock()
-	_, err = j.conn.Write(append(text, '\n'))
-	j.write.Unlock()
-	if err != nil {
-		j.conn.Close()
-	}
+	j.out.say(func() { j.out.Write(append(text, '\n')) })
 	got, ok := <-answer
 	if !ok {
 		return "", 0, errGone
@@ -92,7 +86,7 @@ func (j *jsonRPC) ask(q *request, again bool) (string, uint64, error) {
 
 func (j *jsonRPC) read() {
 	defer func() {
-		j.conn.Close()
+		j.out.conn.Close()
 		j.lock.Lock()
 		for _, answer := range j.waiting {
 			close(answer)
@@ -100,7 +94,7 @@ func (j *jsonRPC) read() {
 		j.waiting = nil
 		j.lock.Unlock()
 	}()
-	in := bufio.NewReaderSize(j.conn, 1<<18)
+	in := bufio.NewReaderSize(j.out.conn, 1<<18)
 	for {
 		line, err := in.ReadSlice('\n')
 		if err != nil {

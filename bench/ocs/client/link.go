@@ -18,8 +18,7 @@ var errGone = errors.New("the connection is gone")
 // Repeats keep their end-to-end identifier.
 type link struct {
 	o       *options
-	conn    net.Conn
-	write   sync.Mutex
+	out     gather
 	lock    sync.Mutex
 	waiting map[uint32]chan []byte
 	hops    atomic.Uint32
@@ -31,7 +30,7 @@ func dialGy(o *options) (wire, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &link{o: o, conn: conn, waiting: map[uint32]chan []byte{}}
+	l := &link{o: o, out: gather{conn: conn}, waiting: map[uint32]chan []byte{}}
 	go l.read()
 	body := avp(nil, 264, []byte(o.host))
 	body = avp(body, 296, []byte(o.realm))
@@ -78,12 +77,7 @@ func (l *link) exchange(flags byte, command, application, end uint32, body []byt
 	}
 	l.waiting[hop] = answer
 	l.lock.Unlock()
-	l.write.Lock()
-	_, err := l.conn.Write(message(flags, command, application, hop, end, body))
-	l.write.Unlock()
-	if err != nil {
-		l.conn.Close()
-	}
+	l.out.say(func() { l.out.Write(message(flags, command, application, hop, end, body)) })
 	got, ok := <-answer
 	if !ok {
 		return nil, errGone
@@ -93,7 +87,7 @@ func (l *link) exchange(flags byte, command, application, end uint32, body []byt
 
 func (l *link) read() {
 	defer func() {
-		l.conn.Close()
+		l.out.conn.Close()
 		l.lock.Lock()
 		for _, answer := range l.waiting {
 			close(answer)
@@ -101,7 +95,7 @@ func (l *link) read() {
 		l.waiting = nil
 		l.lock.Unlock()
 	}()
-	in := bufio.NewReaderSize(l.conn, 1<<18)
+	in := bufio.NewReaderSize(l.out.conn, 1<<18)
 	for {
 		head, err := in.Peek(4)
 		if err != nil {
@@ -115,9 +109,8 @@ func (l *link) read() {
 		command := binary.BigEndian.Uint32(m[4:]) & 0xFFFFFF
 		if m[4]&flagRequest != 0 {
 			if command == cmdWatchdog || command == cmdDisconnect {
-				l.write.Lock()
-				l.conn.Write(message(0, command, 0, hop, binary.BigEndian.Uint32(m[16:]), avp32(nil, 268, 2001)))
-				l.write.Unlock()
+				end := binary.BigEndian.Uint32(m[16:])
+				l.out.say(func() { l.out.Write(message(0, command, 0, hop, end, avp32(nil, 268, 2001))) })
 			}
 			continue
 		}

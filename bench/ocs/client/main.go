@@ -9,6 +9,7 @@ import (
 	"hash/fnv"
 	"math/rand"
 	"os"
+	"runtime"
 	"sort"
 	"strconv"
 	"strings"
@@ -219,6 +220,8 @@ func main() {
 	flag.Uint64Var(&o.used, "used", 10<<20, "octets reported in an update; half of it in a terminate")
 	flag.Float64Var(&o.duplicates, "duplicates", 0, "share of updates and terminates that are sent twice")
 	flag.Parse()
+	// Threads that look for work would take from the cores that the systems share with the client.
+	runtime.GOMAXPROCS(1)
 	if dialers[o.protocol] == nil {
 		fmt.Fprintln(os.Stderr, "no such protocol:", o.protocol)
 		os.Exit(2)

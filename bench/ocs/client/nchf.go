@@ -19,10 +19,8 @@ const nchfRoot = "/nchf-convergedcharging/v3/chargingdata"
 // nchf is one HTTP/2 connection (cleartext, prior knowledge) with a stream a request.
 type nchf struct {
 	o       *options
-	conn    net.Conn
 	framer  *http2.Framer
-	write   sync.Mutex // the header encoder and the frames' order are the connection's
-	out     bytes.Buffer
+	out     gather // the header encoder and the frames' order are the connection's
 	fields  bytes.Buffer
 	encoder *hpack.Encoder
 	next    uint32
@@ -41,25 +39,17 @@ func dialNchf(o *options) (wire, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &nchf{o: o, conn: conn, next: 1, waiting: map[uint32]*nchfAnswer{}}
+	n := &nchf{o: o, out: gather{conn: conn}, next: 1, waiting: map[uint32]*nchfAnswer{}}
 	n.framer = http2.NewFramer(&n.out, conn)
 	n.framer.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
 	n.encoder = hpack.NewEncoder(&n.fields)
-	n.out.WriteString(http2.ClientPreface)
-	n.framer.WriteSettings(http2.Setting{ID: http2.SettingEnablePush, Val: 0})
-	n.framer.WriteWindowUpdate(0, 1<<30)
-	if err := n.flush(); err != nil {
-		conn.Close()
-		return nil, err
-	}
+	n.out.say(func() {
+		n.out.Write([]byte(http2.ClientPreface))
+		n.framer.WriteSettings(http2.Setting{ID: http2.SettingEnablePush, Val: 0})
+		n.framer.WriteWindowUpdate(0, 1<<30)
+	})
 	go n.read()
 	return n, nil
-}
-
-func (n *nchf) flush() error {
-	_, err := n.conn.Write(n.out.Bytes())
-	n.out.Reset()
-	return err
 }
 
 func (n *nchf) ask(q *request, again bool) (string, uint64, error) {
@@ -74,31 +64,30 @@ func (n *nchf) ask(q *request, again bool) (string, uint64, error) {
 	}
 	body := n.body(q, again)
 	answer := &nchfAnswer{ready: make(chan bool, 1)}
-	n.write.Lock()
-	n.fields.Reset()
-	for _, field := range [][2]string{
-		{":method", "POST"}, {":scheme", "http"}, {":authority", n.o.address}, {":path", path},
-		{"authorization", "Bearer " + n.o.token}, {"content-type", "application/json"},
-		{"content-length", strconv.Itoa(len(body))},
-	} {
-		n.encoder.WriteField(hpack.HeaderField{Name: field[0], Value: field[1]})
-	}
-	n.lock.Lock()
-	if n.waiting == nil {
-		n.lock.Unlock()
-		n.write.Unlock()
+	gone := false
+	n.out.say(func() {
+		n.fields.Reset()
+		for _, field := range [][2]string{
+			{":method", "POST"}, {":scheme", "http"}, {":authority", n.o.address}, {":path", path},
+			{"authorization", "Bearer " + n.o.token}, {"content-type", "application/json"},
+			{"content-length", strconv.Itoa(len(body))},
+		} {
+			n.encoder.WriteField(hpack.HeaderField{Name: field[0], Value: field[1]})
+		}
+		n.lock.Lock()
+		defer n.lock.Unlock()
+		if n.waiting == nil {
+			gone = true
+			return
+		}
+		n.waiting[n.next] = answer
+		// Some hundred octets a request and few requests: never more than the windows that every server starts with.
+		n.framer.WriteHeaders(http2.HeadersFrameParam{StreamID: n.next, BlockFragment: n.fields.Bytes(), EndHeaders: true})
+		n.framer.WriteData(n.next, true, body)
+		n.next += 2
+	})
+	if gone {
 		return "", 0, errGone
-	}
-	n.waiting[n.next] = answer
-	n.lock.Unlock()
-	// Some hundred octets a request and few requests: never more than the windows that every server starts with.
-	n.framer.WriteHeaders(http2.HeadersFrameParam{StreamID: n.next, BlockFragment: n.fields.Bytes(), EndHeaders: true})
-	n.framer.WriteData(n.next, true, body)
-	n.next += 2
-	err := n.flush()
-	n.write.Unlock()
-	if err != nil {
-		n.conn.Close()
 	}
 	if ok := <-answer.ready; !ok {
 		return "", 0, errGone
@@ -146,7 +135,7 @@ func (n *nchf) body(q *request, again bool) []byte {
 
 func (n *nchf) read() {
 	defer func() {
-		n.conn.Close()
+		n.out.conn.Close()
 		n.lock.Lock()
 		for _, answer := range n.waiting {
 			answer.ready <- false
@@ -167,16 +156,11 @@ func (n *nchf) read() {
 		switch f := frame.(type) {
 		case *http2.SettingsFrame:
 			if !f.IsAck() {
-				n.write.Lock()
-				n.framer.WriteSettingsAck()
-				n.flush()
-				n.write.Unlock()
+				n.out.say(func() { n.framer.WriteSettingsAck() })
 			}
 		case *http2.PingFrame:
-			n.write.Lock()
-			n.framer.WritePing(true, f.Data)
-			n.flush()
-			n.write.Unlock()
+			data := f.Data
+			n.out.say(func() { n.framer.WritePing(true, data) })
 		case *http2.GoAwayFrame:
 			return
 		case *http2.RSTStreamFrame:
@@ -196,10 +180,8 @@ func (n *nchf) read() {
 				answer.body = append(answer.body, f.Data()...)
 			}
 			if arrived += f.Length; arrived > 1<<24 {
-				n.write.Lock()
-				n.framer.WriteWindowUpdate(0, arrived)
-				n.flush()
-				n.write.Unlock()
+				credit := arrived
+				n.out.say(func() { n.framer.WriteWindowUpdate(0, credit) })
 				arrived = 0
 			}
 			ended = f.StreamEnded()

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import math
-import uuid
 from collections import deque
-from collections.abc import Coroutine
 from typing import Any
 
-from mvnobox.charging.ledger import ACQUIRE_SECONDS, SERVER_SETTINGS, STATEMENT_SECONDS, Call, Engine, Reply
+from asyncpg.pgproto.pgproto import UUID as Uuid
+
+from mvnobox.charging.ledger import ACQUIRE_SECONDS, SERVER_SETTINGS, STATEMENT_SECONDS, Call, Engine, Reply, Told
 from mvnobox.charging.settings import OcsSettings
 from mvnobox.service.arrays import BOOL, INT4, INT8, TEXT, TIMESTAMPTZ, UUID, array, int4
 from mvnobox.service.pipeline import Pipeline, Row
@@ -34,7 +35,7 @@ _COLUMNS = (
 _TYPES = [*(column.array for column in _COLUMNS), INT4, INT4, INT4, INT4, TEXT.array]
 _CHARGE = "SELECT * FROM charge_batch({})".format(", ".join(f"${n}" for n in range(1, len(_TYPES) + 1)))
 
-_Waiting = tuple[Call, asyncio.Future[Reply]]
+_Waiting = tuple[Call, Told]
 
 
 def _array(values: list[int | None] | list[int] | list[str | None]) -> str:
@@ -64,7 +65,7 @@ def _reply(row: Row) -> tuple[int, Reply]:
     assert number is not None and outcome is not None and overrun is not None and denied is not None
     reply = Reply(
         outcome.decode(),
-        None if ref is None else uuid.UUID(bytes=ref),
+        None if ref is None else Uuid(ref),
         None if body is None else body.decode(),
         int.from_bytes(overrun),
         int.from_bytes(denied),
@@ -96,17 +97,29 @@ class Batches:
         self._under_way = 0
         self._lately = 1.0
 
-    async def charge(self, call: Call) -> Reply:
+    @functools.cached_property
+    def _loop(self) -> asyncio.AbstractEventLoop:
+        return asyncio.get_running_loop()
+
+    def charge(self, call: Call) -> asyncio.Future[Reply]:
         """See `Ledger.charge`."""
-        answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        self._waiting.append((call, answer))
-        if self._free and len(self._waiting) >= self._share:
-            # Who makes a batch full sends it on its way at once. A task would have to wait until all requests that came
-            # together are read, and the halves of what is outstanding would go to and fro in step, not in turn.
-            await self._work(sender=1)
-        else:
+        answer: asyncio.Future[Reply] = self._loop.create_future()
+        self.submit(call, functools.partial(_settle, answer))
+        return answer
+
+    def submit(self, call: Call, told: Told) -> None:
+        """See `PromptEngine`."""
+        self._waiting.append((call, told))
+        waiting = len(self._waiting)
+        # Counted now, not when a batch goes: then some of those who had an answer are on their way back.
+        if waiting + self._under_way > self._lately:
+            self._lately = waiting + self._under_way
+        if waiting >= self._share and self._free:
+            # Who makes a batch full sends it on its way at once. Later, all requests that came together would be read, and
+            # the halves of what is outstanding would go to and fro in step, not in turn.
+            self._send()
+        elif self._later is None or waiting >= MOST * self._share:
             self._start()
-        return await answer
 
     @property
     def _share(self) -> float:
@@ -123,7 +136,8 @@ class Batches:
         if not self._waiting or self._at_work >= AT_ONCE:
             return
         if self._free and len(self._waiting) >= MOST * self._share:
-            self._send()
+            # What comes in the same turn of the event loop is in the batch, too.
+            self._loop.call_soon(self._send)
             return
         patient = bool(self._at_work)
         if self._later is not None and self._patient and not patient:
@@ -132,28 +146,17 @@ class Batches:
         if self._later is None:
             self._patient = patient
             seconds = PATIENCE_SECONDS if patient else GATHER_SECONDS
-            self._later = asyncio.get_running_loop().call_later(seconds, self._in_time)
+            self._later = self._loop.call_later(seconds, self._in_time)
 
     def _in_time(self) -> None:
         self._later = None
-        if self._waiting and self._at_work < AT_ONCE:
-            self._send()
+        self._send()
 
     def _send(self) -> None:
-        # What comes in the same turn of the event loop is in the batch, too.
-        self._run(self._work())
-
-    def _run(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _work(self, sender: int = 0) -> None:
-        """Send a batch and hand out its answers; `sender` of its requests run this themselves."""
+        """Send a batch on its way, unless there is none any more."""
         if not self._waiting or self._at_work >= AT_ONCE:
             return
-        there = len(self._waiting) + self._under_way
-        self._lately = max(there, self._lately + (there - self._lately) / 8)
+        self._lately += (len(self._waiting) + self._under_way - self._lately) / 8
         size = min(LARGEST, len(self._waiting), max(math.ceil(self._share), math.ceil(len(self._waiting) / AT_ONCE)))
         batch = [self._waiting.popleft() for _ in range(size)]
         self._at_work += 1
@@ -162,48 +165,59 @@ class Batches:
             self._later.cancel()
             self._later = None
         self._start()
-        replies: list[Reply] | None = None
         try:
-            replies = await self.together([call for call, _ in batch])
-        except Exception as error:  # whatever it is, nobody is left waiting
+            rows = self.together([call for call, _ in batch])
+        except Exception as error:
+            rows = self._loop.create_future()
+            rows.set_exception(error)
+        rows.add_done_callback(functools.partial(self._landed, batch))
+
+    def _landed(self, batch: list[_Waiting], rows: asyncio.Future[list[Row]]) -> None:
+        """A batch is back: hand out its answers."""
+        self._at_work -= 1
+        # The next batch goes before anybody gets to read an answer of this one; those who asked for it most likely come
+        # again and are still counted.
+        self._start()
+        self._loop.call_soon(self._leave, len(batch))
+        try:
+            replies = dict(map(_reply, rows.result()))
+            answers = [replies[number] for number in range(1, len(batch) + 1)]
+        except (Exception, asyncio.CancelledError) as error:  # whatever it is, nobody is left waiting
             if len(batch) > 1:
                 log.warning("a batch failed; its calls go one by one", extra={"error": type(error).__name__})
-        finally:
-            self._at_work -= 1
-            # The next batch goes before anybody gets to read an answer of this one; those who asked for it most likely
-            # come again and are still counted.
-            self._start()
-            self._leave(sender)
-            asyncio.get_running_loop().call_soon(self._leave, size - sender)
-            if replies is None:
-                # Also of a batch whose sender was cancelled.
-                self._run(self._one_by_one(batch))
-            else:
-                for (_, answer), reply in zip(batch, replies, strict=True):
-                    if not answer.done():
-                        answer.set_result(reply)
+            task = self._loop.create_task(self._one_by_one(batch))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+            return
+        for (_, told), answer in zip(batch, answers, strict=True):
+            told(answer)
 
     def _leave(self, count: int) -> None:
         self._under_way -= count
 
     async def _one_by_one(self, batch: list[_Waiting]) -> None:
-        await asyncio.gather(*(self._alone(call, answer) for call, answer in batch))
+        await asyncio.gather(*(self._alone(call, told) for call, told in batch))
 
-    async def together(self, calls: list[Call]) -> list[Reply]:
-        """One transaction for all of them; their replies in their order. Raises what the pipeline raises, for all."""
+    def together(self, calls: list[Call]) -> asyncio.Future[list[Row]]:
+        """One transaction for all of them: the rows of `charge_batch`. Raises what the pipeline raises, for all."""
         rows = zip(*map(_row, calls), strict=True)
         columns = [array(element, values) for element, values in zip(_COLUMNS, rows, strict=True)]
         scenes = array(TEXT, [call.scene for call in calls])
-        found = dict(map(_reply, await self._pipeline.run([*columns, *self._terms, scenes])))
-        return [found[number] for number in range(1, len(calls) + 1)]
+        return self._pipeline.run([*columns, *self._terms, scenes])
 
-    async def _alone(self, call: Call, answer: asyncio.Future[Reply]) -> None:
+    async def _alone(self, call: Call, told: Told) -> None:
         """A call that may have been charged already: its repeat gets the first answer."""
         try:
-            reply = await self._ledger.charge(call)
+            reply: Reply | Exception = await self._ledger.charge(call)
         except Exception as error:
-            if not answer.done():
-                answer.set_exception(error)
-            return
-        if not answer.done():
-            answer.set_result(reply)
+            reply = error
+        told(reply)
+
+
+def _settle(answer: asyncio.Future[Reply], reply: Reply | Exception) -> None:
+    if answer.done():  # nobody waits for it any more
+        return
+    if isinstance(reply, Exception):
+        answer.set_exception(reply)
+    else:
+        answer.set_result(reply)

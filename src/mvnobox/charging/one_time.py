@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from typing import Any
 
@@ -18,8 +17,8 @@ async def charge_event(engine: Engine, call: Call, post: bool) -> Reply:
     As with Diameter's direct debiting, a repeat or a replica that dies in between gets the first outcome: opening and
     ending are each stored once, and what was opened decides how it ends. Raises what the engine raises.
     """
-    units = [dataclasses.replace(one, wanted=None) for one in call.units] if post else call.units
-    opened = await engine.charge(dataclasses.replace(call, units=units, notify=None))
+    units = [one._replace(wanted=None) for one in call.units] if post else call.units
+    opened = await engine.charge(call._replace(units=units, notify=None))
     if opened.body is None:
         return opened
     document = json.loads(opened.body)
@@ -29,7 +28,7 @@ async def charge_event(engine: Engine, call: Call, post: bool) -> Reply:
     closing = Call("release", call.brand, call.sequence + 1, ending, None, opened.ref, scene=call.scene)
     closed = await engine.charge(closing)
     document["multipleUnitInformation"] = [_told(one, found.get(one.rating, {}), whole) for one in units]
-    return dataclasses.replace(opened, body=json.dumps(document), overrun=opened.overrun + closed.overrun)
+    return opened._replace(body=json.dumps(document), overrun=opened.overrun + closed.overrun)
 
 
 def _has_all(asked: Units, info: dict[str, Any]) -> bool:

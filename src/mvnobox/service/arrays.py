@@ -5,10 +5,11 @@ from __future__ import annotations
 import datetime as dt
 import struct
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+_ARRAY = struct.Struct("!5i")
 _NULL = b"\xff\xff\xff\xff"
 _EPOCH = dt.datetime(2000, 1, 1, tzinfo=dt.UTC)
 _MICROSECOND = dt.timedelta(microseconds=1)
@@ -52,13 +53,17 @@ BOOL = Element(16, 1000, _bool)
 INT4 = 23
 
 
-def array(element: Element, values: Iterable[Any]) -> bytes:
-    """All of them in their order; None is null. Raises what a value of another type or out of range causes: TypeError,
-    AttributeError, OverflowError, ValueError."""
-    encode = element.encode
-    parts = [_NULL if value is None else encode(value) for value in values]
+def array(element: Element, values: Sequence[Any]) -> bytes:
+    """All of them in their order; None is null. Raises what a value of another type or out of range causes:
+    TypeError, AttributeError, OverflowError, ValueError."""
+    encode, count = element.encode, len(values)
+    first = values[0] if values else None
+    if values.count(first) == count:  # most columns hold one value, or none
+        octets = (_NULL if first is None else encode(first)) * count
+    else:
+        octets = b"".join([_NULL if value is None else encode(value) for value in values])
     # One dimension, nulls are possible, the elements' type, their number, the first one's index.
-    return struct.pack("!5i", 1, 1, element.oid, len(parts), 1) + b"".join(parts)
+    return _ARRAY.pack(1, 1, element.oid, count, 1) + octets
 
 
 def int4(value: int) -> bytes:

@@ -156,11 +156,17 @@ class Pipeline:
         self._lines: list[_Line | None] = [None, None]
         self._opening = asyncio.Lock()
 
-    async def run(self, values: Sequence[bytes | None]) -> list[Row]:
-        """The statement's rows in binary format. Raises psycopg.Error and TimeoutError; whether it took place is then
-        unknown."""
+    def run(self, values: Sequence[bytes | None]) -> asyncio.Future[list[Row]]:
+        """The statement's rows in binary format; it is on its way now if there is a connection. Raises psycopg.Error and
+        TimeoutError, here or by the future; whether it took place is then unknown."""
         place = self._place()
-        line = self._living(place) or await self._open(place)
+        line = self._living(place)
+        if line is not None:
+            return line.run(values)
+        return asyncio.get_running_loop().create_task(self._run_over_another(place, values))
+
+    async def _run_over_another(self, place: int, values: Sequence[bytes | None]) -> list[Row]:
+        line = await self._open(place)
         return await line.run(values)
 
     def close(self) -> None:

@@ -11,6 +11,7 @@ import pytest
 from mvnobox.charging.batches import LARGEST, Batches
 from mvnobox.charging.ledger import Call, Reply
 from mvnobox.charging.settings import OcsSettings
+from mvnobox.service.pipeline import Row
 
 DONE = Reply("done", None, None, 0, 0)
 
@@ -24,13 +25,16 @@ class Paper(Batches):
         self.at_once = self.most_at_once = 0
         self._work_of = work
 
-    async def together(self, calls: list[Call]) -> list[Reply]:
+    def together(self, calls: list[Call]) -> asyncio.Future[list[Row]]:
         self.sizes.append(len(calls))
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
+        return asyncio.ensure_future(self._worked(len(calls)))
+
+    async def _worked(self, count: int) -> list[Row]:
         await self._work_of()
         self.at_once -= 1
-        return [DONE] * len(calls)
+        return [(int.to_bytes(number, 8), b"done", None, None, bytes(8), bytes(4)) for number in range(1, count + 1)]
 
 
 def call(number: int) -> Call:
@@ -40,7 +44,7 @@ def call(number: int) -> Call:
 async def walkers(batches: Batches, count: int, each: int) -> None:
     async def walk() -> None:
         for number in range(each):
-            assert await batches.charge(call(number)) is DONE
+            assert await batches.charge(call(number)) == DONE
 
     await asyncio.gather(*(walk() for _ in range(count)))
 
@@ -101,7 +105,7 @@ async def test_a_batch_that_waits_for_a_lock_holds_nobody_up() -> None:
         await walkers(batches, 3, 10)
     assert not stuck.done() and batches.most_at_once == 2
     lock.set()
-    assert await stuck is DONE
+    assert await stuck == DONE
 
 
 async def test_the_first_half_is_on_its_way_before_the_second_is_read() -> None:
@@ -118,8 +122,22 @@ async def test_the_first_half_is_on_its_way_before_the_second_is_read() -> None:
     assert sent_before == [0] * 8 + [1] * 8 and batches.sizes == [8, 8]
 
 
-async def test_a_sender_that_is_cancelled_leaves_nobody_waiting() -> None:
-    """Also then the others hear what became of them: by the ledger, call by call."""
+async def test_one_who_gives_up_leaves_nobody_else_without_an_answer() -> None:
+    """Whoever made the batch full or not: it goes on, and what it was charged is stored."""
+    back = asyncio.Event()
+    batches = Paper(back.wait)
+    batches._lately = 3
+    waiting = [asyncio.ensure_future(batches.charge(call(number))) for number in range(3)]
+    await turns()
+    assert batches.sizes == [3]
+    waiting[2].cancel()
+    back.set()
+    assert await asyncio.gather(*waiting[:2]) == [DONE, DONE]
+    with pytest.raises(asyncio.CancelledError):
+        await waiting[2]
+
+
+async def test_a_batch_that_is_given_up_goes_call_by_call() -> None:
     asked: list[int] = []
 
     class OneByOne:
@@ -127,17 +145,38 @@ async def test_a_sender_that_is_cancelled_leaves_nobody_waiting() -> None:
             asked.append(call.sequence)
             return DONE
 
-    batches = Paper(asyncio.Event().wait)
+    class GivenUp(Paper):
+        def together(self, calls: list[Call]) -> asyncio.Future[list[Row]]:
+            rows = super().together(calls)
+            rows.cancel()
+            return rows
+
+    batches = GivenUp(turns)
     batches._ledger = OneByOne()
     batches._lately = 3
-    waiting = [asyncio.ensure_future(batches.charge(call(number))) for number in range(3)]
-    await turns()
-    assert batches.sizes == [3]
-    waiting[2].cancel()
-    assert await asyncio.gather(*waiting[:2]) == [DONE, DONE]
+    assert await asyncio.gather(*(batches.charge(call(number)) for number in range(3))) == [DONE] * 3
     assert sorted(asked) == [0, 1, 2]
-    with pytest.raises(asyncio.CancelledError):
-        await waiting[2]
+
+
+async def test_who_leaves_a_word_is_told_once_whatever_happens() -> None:
+    class OneByOne:
+        async def charge(self, call: Call) -> Reply:
+            raise OSError(call.sequence)
+
+    async def fail() -> None:
+        raise TimeoutError
+
+    for work, kinds in ((turns, {Reply}), (fail, {OSError})):
+        batches = Paper(work)
+        batches._ledger = OneByOne()
+        told: list[Reply | Exception] = []
+        for number in range(20):
+            batches.submit(call(number), told.append)
+            assert not told, "before whoever asked is ready to hear it"
+        while len(told) < 20:
+            await turns()
+        await turns()
+        assert len(told) == 20 and {type(one) for one in told} == kinds
 
 
 async def test_a_batch_that_fails_goes_call_by_call_and_only_the_bad_one_fails() -> None:
@@ -154,4 +193,4 @@ async def test_a_batch_that_fails_goes_call_by_call_and_only_the_bad_one_fails()
     batches._ledger = OneByOne()
     batches._lately = 3
     found = await asyncio.gather(*(batches.charge(call(number)) for number in range(3)), return_exceptions=True)
-    assert found[0] is DONE and isinstance(found[1], ValueError) and found[2] is DONE
+    assert found[0] == DONE and isinstance(found[1], ValueError) and found[2] == DONE

@@ -29,7 +29,7 @@ from mvnobox.charging.diameter.node import Node
 from mvnobox.charging.diameter.ports import Customer
 from mvnobox.charging.diameter.server import DiameterServer
 from mvnobox.charging.diameter.settings import DiameterSettings
-from mvnobox.charging.ledger import Call, Reply
+from mvnobox.charging.ledger import Call, Reply, Told
 from mvnobox.charging.settings import OcsSettings
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -38,6 +38,8 @@ from tests.ports import free_port
 
 KEY = "22" * 32
 GROUPS = {1: "octets", 2: "octets", 3: "seconds", 4: "messages", 5: "minor"}
+BRANDED = [f"smf-{number}.alpha.test" for number in range(300)]
+_branded = iter(BRANDED)
 _imsis = itertools.count(208_930_000_100_001)
 
 
@@ -119,7 +121,7 @@ class Ocs:
 
 @pytest.fixture(scope="session")
 def ocs(pg_admin_dsn: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ocs]:
-    """Two replicas for the whole run; at its end the ledger is checked."""
+    """Replicas for the whole run: two for peers of any brand, one for peers of one; at its end the ledger is checked."""
     name = f"diameter_{uuid.uuid4().hex[:8]}"
 
     async def prepare() -> None:
@@ -139,6 +141,7 @@ def ocs(pg_admin_dsn: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     try:
         made.start()
         made.start()
+        made.start(originHost="ocs0.test.realm", peers=[{"host": host, "brand": "alpha"} for host in BRANDED])
         yield made
     finally:
         made.stop()
@@ -190,10 +193,13 @@ def account(ocs: Ocs) -> Account:
     return made
 
 
-@pytest.fixture
-async def peer(ocs: Ocs) -> AsyncIterator[Peer]:
-    """A peer that is connected to the first replica."""
-    made = await Peer.open(ocs.diameter[0], f"smf-{uuid.uuid4().hex[:8]}.test")
+@pytest.fixture(params=["any brand", "one brand"])
+async def peer(request: pytest.FixtureRequest, ocs: Ocs) -> AsyncIterator[Peer]:
+    """A peer for customers of any brand, which is looked up before each request; and one of brand alpha, whose requests
+    go to the ledger at once."""
+    branded = request.param == "one brand"
+    host = next(_branded) if branded else f"smf-{uuid.uuid4().hex[:8]}.test"
+    made = await Peer.open(ocs.diameter[2 if branded else 0], host)
     yield made
     await made.close()
 
@@ -206,6 +212,7 @@ class Scripted:
         self.gate.set()
         self.calls: list[Call] = []
         self.then: Callable[[Call], Awaitable[None]] | None = None
+        self.tasks: set[asyncio.Task[None]] = set()
 
     async def charge(self, call: Call) -> Reply:
         self.calls.append(call)
@@ -218,6 +225,18 @@ class Scripted:
             for one in call.units
         )
         return Reply("done", call.ref, f'{{"multipleUnitInformation":[{infos}]}}', 0, 0)
+
+    def submit(self, call: Call, told: Told) -> None:
+        async def wait() -> None:
+            try:
+                reply: Reply | Exception = await self.charge(call)
+            except Exception as error:
+                reply = error
+            told(reply)
+
+        task = asyncio.get_running_loop().create_task(wait())
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
 
 
 class Everyone:
@@ -240,6 +259,9 @@ class Everyone:
 
     async def scenery(self, brand: str) -> Any:
         return None
+
+    def remembered(self, brand: str) -> Any:
+        return (None,)
 
 
 @dataclass

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mvnobox.charging.batches import Batches
+from mvnobox.charging.batches import Batches, make_pipeline
 from mvnobox.charging.ledger import Call, Ledger, Operation, Units, make_pool
 from mvnobox.charging.problems import UNFIT
 from mvnobox.charging.settings import OcsSettings
@@ -21,8 +21,10 @@ async def engines(ocs: Any) -> AsyncIterator[list[Batches]]:
     """Two replicas' engines over the same database."""
     settings = OcsSettings()
     pools = [await make_pool(ocs.dsn, 4) for _ in range(2)]
-    yield [Batches(pool, Ledger(pool, settings), settings) for pool in pools]
-    for pool in pools:
+    pipelines = [make_pipeline(ocs.dsn) for _ in pools]
+    yield [Batches(one, Ledger(pool, settings), settings) for one, pool in zip(pipelines, pools, strict=True)]
+    for pipeline, pool in zip(pipelines, pools, strict=True):
+        pipeline.close()
         await pool.close()
 
 

@@ -8,11 +8,12 @@ from mvnobox.charging.diameter.circumstances import circumstances
 from mvnobox.charging.rating.scene import Circumstances
 from mvnobox.diameter import codec
 from mvnobox.diameter.codes import Avp
+from mvnobox.diameter.shapes import Message
 
 
 def read(*members: bytes) -> Circumstances:
-    data = codec.group(Avp.SERVICE_INFORMATION, list(members))
-    return circumstances(data, codec.split(data, 0, len(data))[0])
+    message = Message(bytes(codec.HEADER_LENGTH) + codec.group(Avp.SERVICE_INFORMATION, list(members)))
+    return circumstances(message, message.avps()[0])
 
 
 def ps(*members: bytes) -> bytes:
@@ -54,6 +55,7 @@ def test_the_called_number() -> None:
 def test_what_is_malformed_says_nothing() -> None:
     data = codec.group(Avp.SERVICE_INFORMATION, [ps(codec.utf8(Avp.SGSN_MCC_MNC, "20801"))])
     # A member that claims more octets than there are.
-    broken = bytearray(data)
-    broken[19] += 40
-    assert circumstances(bytes(broken), codec.split(data, 0, len(data))[0]) == Circumstances(None, None)
+    broken = bytearray(codec.HEADER_LENGTH) + data
+    broken[codec.HEADER_LENGTH + 19] += 40
+    message = Message(bytes(broken))
+    assert circumstances(message, message.avps()[0]) == Circumstances(None, None)

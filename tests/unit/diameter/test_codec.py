@@ -13,6 +13,7 @@ from mvnobox.charging.diameter.notify import notify_uri, read_uri
 from mvnobox.diameter import codec
 from mvnobox.diameter.codec import DiameterError
 from mvnobox.diameter.codes import Avp, tgpp
+from mvnobox.diameter.shapes import Message
 
 # A CCR-U, octet by octet: one service without a Rating-Group, an AVP that needs padding, one of 3GPP.
 CCR = bytes.fromhex(
@@ -40,7 +41,7 @@ def test_a_request_by_hand() -> None:
     header = codec.read_header(CCR)
     assert header == (224, 0xC0, 272, 4, 42, 7) and header.is_request and header.length == len(CCR)
     request = CreditRequest()
-    request.read(CCR, 20, header.length)
+    request.read(Message(CCR))
     assert (request.session_id, request.type, request.number) == (b"s;1;2", 2, 3)
     assert (request.origin_host, request.origin_realm, request.destination_realm) == ("smf", "r", "r")
     assert request.subscribers == ["imsi-208931"] and request.grouped
@@ -118,14 +119,14 @@ def changed(old: str, new: str) -> bytes:
 def test_requests_that_are_refused(data: bytes, result: int, failed: str) -> None:
     request = CreditRequest()
     with pytest.raises(DiameterError) as refused:
-        request.read(data, 20, len(data))
+        request.read(Message(data))
     assert (refused.value.result, refused.value.failed) == (result, bytes.fromhex(failed))
     assert request.session_id == b"s;1;2"  # the refusal can say which session it is of
 
 
 def test_what_is_not_mandatory_is_read_over() -> None:
     data = whole(CCR[20:] + bytes.fromhex("0000ffff 0000000c 00000004"))
-    CreditRequest().read(data, 20, len(data))
+    CreditRequest().read(Message(data))
 
 
 keys = st.integers(0, 2**32 - 1) | st.builds(
@@ -164,7 +165,7 @@ def test_any_octets_are_avps_or_refused(data: bytes) -> None:
     except DiameterError as error:
         assert error.result == 5014
     try:
-        CreditRequest().read(data, 0, len(data))
+        CreditRequest().read(Message(bytes(codec.HEADER_LENGTH) + data))
     except DiameterError as error:
         assert error.result in (3009, 5001, 5004, 5005, 5009, 5014)
 

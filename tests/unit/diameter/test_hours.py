@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from diameter_peer import Peer, avp, mscc, octets
 
+pytestmark = pytest.mark.parametrize("peer", ["any brand"], indirect=True)
 MINOR = 1_000_000
 BEFORE, AFTER, INDETERMINATE = 0, 1, 2
 

@@ -18,6 +18,7 @@ def session(peer: Peer) -> str:
     return f"{peer.host};{uuid.uuid4().int % 2**32};{uuid.uuid4().int % 2**32}"
 
 
+@pytest.mark.parametrize("peer", ["any brand"], indirect=True)
 async def test_a_session_id_is_never_used_twice(account: Any, peer: Peer, ocs: Any) -> None:
     """Another CC-Request-Number, another account, after the end, and after all was forgotten: for good, not 3004."""
     account.grant(5000)
@@ -91,6 +92,7 @@ def priced(ocs: Any) -> Any:
     return imsi, grant, lambda status: ocs.call("PATCH", imsi, {"status": status}, brand=brand)
 
 
+@pytest.mark.parametrize("peer", ["any brand"], indirect=True)
 async def test_a_balance_check_says_what_a_first_request_would_get(priced: Any, peer: Peer) -> None:
     imsi, grant, status = priced
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from mvnobox.charging.rating.scene import Circumstances, is_sos
-from mvnobox.diameter.codec import DiameterError, Found, split
+from mvnobox.diameter.codec import DiameterError, Found
 from mvnobox.diameter.codes import Avp
+from mvnobox.diameter.shapes import Message
 
 # The members on the way to what we read.
 _GROUPS = frozenset(
@@ -16,12 +17,12 @@ _GROUPS = frozenset(
 _LOCATIONS = frozenset({0, 1, 2, 128, 129, 130})
 
 
-def circumstances(data: bytes, avp: Found) -> Circumstances:
+def circumstances(message: Message, avp: Found) -> Circumstances:
     """What a Service-Information says. It is information: what is malformed in it says nothing, and refuses nothing."""
     network = called = None
     try:
-        for member in _members(data, avp, 4):
-            key, value = member[0], bytes(data[member[3] : member[4]])
+        for member in _members(message, avp, 4):
+            key, value = member[0], message.data[member[3] : member[4]]
             if key == Avp.SGSN_MCC_MNC and value.isdigit() and len(value) in (5, 6):
                 network = value.decode("ascii")
             elif key == Avp.USER_LOCATION_INFO and network is None and len(value) >= 4 and value[0] in _LOCATIONS:
@@ -36,10 +37,10 @@ def circumstances(data: bytes, avp: Found) -> Circumstances:
     return Circumstances(network, called or None)
 
 
-def _members(data: bytes, avp: Found, depth: int) -> Iterator[Found]:
-    for member in split(data, avp[3], avp[4]):
+def _members(message: Message, avp: Found, depth: int) -> Iterator[Found]:
+    for member in message.members(avp):
         if member[0] in _GROUPS and depth:
-            yield from _members(data, member, depth - 1)
+            yield from _members(message, member, depth - 1)
         else:
             yield member
 

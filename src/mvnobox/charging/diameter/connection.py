@@ -12,10 +12,11 @@ from typing import cast
 
 from mvnobox.charging.diameter.calls import Sender
 from mvnobox.charging.diameter.credit import CreditRequest
-from mvnobox.charging.diameter.node import PEERS, REFUSED, Node
+from mvnobox.charging.diameter.node import PEERS, REFUSED, TALLY, Node
 from mvnobox.diameter import codec
 from mvnobox.diameter.codec import DiameterError, Header
 from mvnobox.diameter.codes import CREDIT_CONTROL, ERROR, REQUEST, Avp, Command, Result
+from mvnobox.diameter.shapes import Shapes
 
 log = logging.getLogger(__name__)
 # Messages that are looked at before others get their turn.
@@ -38,12 +39,13 @@ class Connection(asyncio.Protocol):
         self.state = State.WAITING
         self.host = ""
         self._sender = Sender("", None, True)
+        self._shapes = Shapes()
         self._transport: asyncio.Transport | None = None
         self._chunks: list[bytes] = []
         self._size = 0
         self._need = codec.HEADER_LENGTH
         self._out: list[bytes] = []
-        self._running: dict[CreditRequest, asyncio.Task[None]] = {}
+        self._running = 0
         self._held = self._clogged = self._turning = self._released = False
         self._heard = 0.0
         self._probed = False
@@ -107,7 +109,7 @@ class Connection(asyncio.Protocol):
         transport = self._transport
         if transport is None or transport.is_closing():
             return
-        hold = self._clogged or self._turning or len(self._running) >= self._node.settings.outstanding
+        hold = self._clogged or self._turning or self._running >= self._node.settings.outstanding
         if hold and not self._held:
             transport.pause_reading()
         elif self._held and not hold:
@@ -138,17 +140,17 @@ class Connection(asyncio.Protocol):
             if end - start < header.length:
                 need = header.length
                 break
-            if left == 0 or self._clogged or len(self._running) >= room:
+            if left == 0 or self._clogged or self._running >= room:
                 need = header.length
                 break
             left -= 1
             self._heard, self._probed = self._loop.time(), False
-            self._message(header, data, start, start + header.length)
+            self._message(header, data[start : start + header.length])
             start += header.length
         rest = data[start:end] if start else data[:end]
         self._chunks = [rest] if rest else []
         self._size, self._need = len(rest), need
-        if left == 0 and len(self._running) < room and not self._clogged:
+        if left == 0 and self._running < room and not self._clogged:
             self._go_on()
         self._flow()
 
@@ -170,30 +172,30 @@ class Connection(asyncio.Protocol):
         self._end(error.reason)
         return False
 
-    def _message(self, header: Header, data: bytes, start: int, end: int) -> None:
+    def _message(self, header: Header, data: bytes) -> None:
         """One message. Every request of an open connection is answered."""
         try:
             if not header.is_request:
-                self._answered(header, data, start, end)
+                self._answered(header, data)
                 return
             if self.state is State.WAITING:
                 if header.command != Command.CAPABILITIES:
                     self._drop("the first message is no CER")
                     return
-                self._capabilities(header, data, start, end)
+                self._capabilities(header, data)
                 return
             if header.flags & ERROR:
                 raise DiameterError(Result.INVALID_HDR_BITS, "a request with the error bit")
             if header.command == Command.CREDIT_CONTROL:
                 if header.application != CREDIT_CONTROL:
                     raise DiameterError(Result.APPLICATION_UNSUPPORTED, "only application 4 is served")
-                self._credit(header, data, start, end)
+                self._credit(header, data)
             elif header.command == Command.WATCHDOG:
-                codec.split(data, start + codec.HEADER_LENGTH, end)
+                codec.split(data, codec.HEADER_LENGTH, len(data))
                 state = codec.u32(Avp.ORIGIN_STATE_ID, self._node.origin_state)
                 self._reply(header, codec.u32(Avp.RESULT_CODE, Result.SUCCESS) + self._node.answers.origin + state)
             elif header.command == Command.DISCONNECT:
-                codec.split(data, start + codec.HEADER_LENGTH, end)
+                codec.split(data, codec.HEADER_LENGTH, len(data))
                 self._reply(header, codec.u32(Avp.RESULT_CODE, Result.SUCCESS) + self._node.answers.origin)
                 log.info("peer disconnects", extra={"peer": self.host})
                 self.state = State.CLOSING
@@ -210,40 +212,43 @@ class Connection(asyncio.Protocol):
             log.error("a message failed", extra={"peer": self.host, "error": type(error).__name__})
             self._send(self._node.refusal(header, DiameterError(Result.UNABLE_TO_COMPLY, "internal error")))
 
-    def _credit(self, header: Header, data: bytes, start: int, end: int) -> None:
+    def _credit(self, header: Header, data: bytes) -> None:
         request = CreditRequest()
         try:
-            request.read(data, start + codec.HEADER_LENGTH, end)
+            message = self._shapes.message(data)
+            request.read(message)
+            self._shapes.learn(message)
             if self._node.running >= self._node.settings.requests_at_once:
                 raise DiameterError(Result.TOO_BUSY, "too many requests at once; repeat this one")
         except DiameterError as error:
-            self._node.count(request.type, error.result)
+            TALLY.count(request.type, error.result)
             self._send(self._node.refusal(header, error, request))
             return
         self._node.running += 1
-        self._running[request] = self._loop.create_task(self._serve(header, request))
+        self._running += 1
+        self._node.credit(header, request, self._sender, self._served)
 
-    async def _serve(self, header: Header, request: CreditRequest) -> None:
-        try:
-            self._send(await self._node.credit(header, request, self._sender))
-        finally:
-            self._node.running -= 1
-            self._running.pop(request, None)
-            if self._held and self._transport is not None:
-                self._flow()
-                self._go_on()
-            if self._released:
-                self._settle()
+    def _served(self, answer: bytes | None) -> None:
+        """A request has its answer, or gets none any more."""
+        if answer is not None:
+            self._send(answer)
+        self._node.running -= 1
+        self._running -= 1
+        if self._held and self._transport is not None:
+            self._flow()
+            self._go_on()
+        if self._released:
+            self._settle()
 
     # -- capabilities and watchdog
 
-    def _capabilities(self, header: Header, data: bytes, start: int, end: int) -> None:
+    def _capabilities(self, header: Header, data: bytes) -> None:
         """CER (RFC 6733 section 5.3). A second connection of the same peer takes the place of the first."""
         self._cancel("handshake")
         host, failed, reason, result = "", b"", "", int(Result.SUCCESS)
         settings = None
         try:
-            avps = codec.split(data, start + codec.HEADER_LENGTH, end)
+            avps = codec.split(data, codec.HEADER_LENGTH, len(data))
             found = {avp[0]: avp for avp in avps}
             for key in (Avp.ORIGIN_HOST, Avp.ORIGIN_REALM):
                 if key not in found:
@@ -313,14 +318,14 @@ class Connection(asyncio.Protocol):
         self._send(codec.message(flags, command, application, number, end_to_end, body))
         return answer
 
-    def _answered(self, header: Header, data: bytes, start: int, end: int) -> None:
+    def _answered(self, header: Header, data: bytes) -> None:
         """An answer to what we asked; others are read over."""
         waiting = self._asked.get(header.hop_by_hop)
         if waiting is None or waiting.done():
             return
         result = int(Result.UNABLE_TO_COMPLY)
         try:
-            for avp in codec.split(data, start + codec.HEADER_LENGTH, end):
+            for avp in codec.split(data, codec.HEADER_LENGTH, len(data)):
                 if avp[0] == Avp.RESULT_CODE:
                     result = codec.unsigned32(data, avp)
         finally:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, NamedTuple
+import dataclasses
+from typing import NamedTuple
 
-from mvnobox.charging.diameter.calls import Answer, Calls, Sender, infos, rating_group
+from mvnobox.charging.diameter.calls import Answer, Calls, Sender, check, infos, make_call, rating_group, session_ref
 from mvnobox.charging.diameter.credit import RESULTS, CreditRequest, Service, service_answer, terms
 from mvnobox.charging.diameter.events import USED_TOO_MUCH, Events
 from mvnobox.charging.diameter.ports import Book
 from mvnobox.charging.diameter.settings import DiameterSettings
-from mvnobox.charging.ledger import Engine, Operation, Units
+from mvnobox.charging.ledger import Call, Operation, PromptEngine, Reply, Units
 from mvnobox.charging.schemas import LARGEST_AMOUNT, Unit
 from mvnobox.charging.settings import FAILURE_HANDLING, OcsSettings
 from mvnobox.diameter import codec
@@ -32,10 +33,19 @@ class Asked(NamedTuple):
     """The AVP by which it cannot be rated (RFC 8506 section 9.2, DIAMETER_RATING_FAILED)."""
 
 
+class Prompt(NamedTuple):
+    """A request that takes one call of the ledger."""
+
+    asked: list[Asked]
+    free: list[Service]
+    call: Call
+
+
 class CreditControl:
     """Answers credit-control requests; keeps nothing between two of them."""
 
-    def __init__(self, engine: Engine, book: Book, ocs: OcsSettings, settings: DiameterSettings) -> None:
+    def __init__(self, engine: PromptEngine, book: Book, ocs: OcsSettings, settings: DiameterSettings) -> None:
+        self.engine = engine
         self._settings = settings
         self._groups: dict[int, Unit] = ocs.rating_groups
         self._slices = {group: ocs.quota.of(unit) for group, unit in ocs.rating_groups.items()}
@@ -58,6 +68,34 @@ class CreditControl:
             await asyncio.sleep(sender.refusal_delay)
         return result, more
 
+    def prompt(self, request: CreditRequest, sender: Sender) -> Prompt | None:
+        """A session's request that takes one call of the ledger; `told` has its answer. None: it takes `answer`. Raises
+        DiameterError."""
+        operation = _OPERATIONS.get(request.type)
+        if operation is None or sender.brand is None:
+            return None
+        scenery = self._calls.at_hand(operation, request, sender)
+        if scenery is None:
+            return None
+        asked, free = self._asked(request, self._default_group(request.context), sender.whole_quota)
+        call = make_call(
+            operation, request, sender, [one.units for one in asked], scenery[0],
+            sender.brand, request.subscribers[0] if request.subscribers else None, session_ref(request.session_id),
+        )  # fmt: skip
+        return Prompt(asked, free, call)
+
+    def told(self, request: CreditRequest, sender: Sender, prompt: Prompt, reply: Reply) -> Answer | None:
+        """The answer to a request by its reply; None: it takes `answer`, for which the ledger has the same reply again.
+        Raises DiameterError."""
+        asked, free, call = prompt
+        operation = call.operation
+        if operation == "create" and (sender.refuses_whole or sender.refusal_delay):
+            codes = {one["resultCode"] for one in infos(reply).values()}
+            if reply.outcome == "unknown" or codes != {"SUCCESS"}:
+                return None
+        check(request, reply)
+        return self._told(request, sender, operation, asked, free, reply)
+
     async def _answer(self, request: CreditRequest, sender: Sender) -> Answer:
         default = self._default_group(request.context)
         if request.type == RequestType.EVENT:
@@ -65,28 +103,39 @@ class CreditControl:
         asked, free = self._asked(request, default, sender.whole_quota)
         operation = _OPERATIONS[request.type]
         reply = await self._calls.charge(operation, request, sender, [one.units for one in asked])
-        if reply.outcome == "unknown":
-            if operation == "create":
-                raise DiameterError(Result.USER_UNKNOWN, "no account has this subscriber")
-            raise DiameterError(Result.UNKNOWN_SESSION_ID, "there is no such charging session")
-        found = infos(reply)
         if operation == "create" and sender.refuses_whole and request.grouped and not free:
+            found = infos(reply)
             codes = [found[one.units.rating]["resultCode"] for one in asked if one.units.rating in found]
             if codes and "SUCCESS" not in codes:
                 # The peer sends no termination for what was never opened.
                 await self._calls.charge("release", request, sender, [], step=1)
                 return RESULTS[codes[0]], self._first
+        return self._told(request, sender, operation, asked, free, reply)
+
+    def _told(
+        self, request: CreditRequest, sender: Sender, operation: Operation, asked: list[Asked], free: list[Service],
+        reply: Reply,
+    ) -> Answer:  # fmt: skip
+        if reply.outcome == "unknown":
+            if operation == "create":
+                raise DiameterError(Result.USER_UNKNOWN, "no account has this subscriber")
+            raise DiameterError(Result.UNKNOWN_SESSION_ID, "there is no such charging session")
+        found = infos(reply)
         more = [*self._first] if operation == "create" else []
         if request.grouped:
             for one in asked:
-                if (info := found.get(one.units.rating)) is not None:
-                    more.append(service_answer(one.service, _for(sender, info), sender.final_units, one.failed))
+                if (info := found.get(one.units.rating)) is None:
+                    continue
+                if one.failed:
+                    more.append(service_answer(one.service, info, sender.final_units, one.failed))
+                else:
+                    more.append(info.answer(one.service, sender.final_units, sender.whole_quota))
             more += [service_answer(one, {"resultCode": _FREE}) for one in free]
             return Result.SUCCESS, more
         result = Result.CREDIT_CONTROL_NOT_APPLICABLE if free else Result.SUCCESS
         if asked and (info := found.get(asked[0].units.rating)) is not None:
             result = RESULTS[info["resultCode"]]
-            more += terms(_for(sender, info), sender.final_units)
+            more += terms(info.whole() if sender.whole_quota else info, sender.final_units)
             if asked[0].failed:
                 more.append(codec.octets(Avp.FAILED_AVP, asked[0].failed))
         return result, more
@@ -124,10 +173,11 @@ class CreditControl:
             used, wanted = self._amounts(service, unit, group, whole) if unit else (0, None)
             if (before := found.get(group)) is not None:
                 # One quota a rating group (TS 32.299 clause 5.3.1.2): services of a group share it.
-                before.service.identifiers.extend(service.identifiers)
+                identifiers = [*before.service.identifiers, *service.identifiers]
                 used += before.units.used
                 wanted = before.units.wanted if wanted is None else wanted
-                service, failed = before.service, before.failed or failed
+                service = dataclasses.replace(before.service, identifiers=identifiers)
+                failed = before.failed or failed
                 if failed:
                     unit, used, wanted = None, 0, None
             if used > LARGEST_AMOUNT:
@@ -149,11 +199,3 @@ def _misfit(service: Service, unit: Unit) -> bytes:
         if not one.fits(unit):
             return one.raw
     return b"" if service.wanted is None or service.wanted.fits(unit) else service.wanted.raw
-
-
-def _for(sender: Sender, info: dict[str, Any]) -> dict[str, Any]:
-    """What a peer is told of a grant: the last one is used up before more is asked, not asked for in ever smaller rests."""
-    final = info.get("finalUnitIndication")
-    if sender.whole_quota and final is not None and final["finalUnitAction"] == "TERMINATE":
-        return {name: value for name, value in info.items() if not name.endswith("QuotaThreshold")}
-    return info

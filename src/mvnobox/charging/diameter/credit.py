@@ -11,8 +11,9 @@ from mvnobox.charging.diameter.circumstances import circumstances
 from mvnobox.charging.diameter.ignored import IGNORED
 from mvnobox.charging.rating.scene import Circumstances
 from mvnobox.diameter import codec
-from mvnobox.diameter.codec import DiameterError, Found, split, text, unsigned32, unsigned64
+from mvnobox.diameter.codec import DiameterError, Found, text, unsigned32, unsigned64
 from mvnobox.diameter.codes import MANDATORY, TGPP, Avp, RequestType, Result
+from mvnobox.diameter.shapes import Message, Sorted
 
 _ONCE = frozenset(
     {
@@ -90,12 +91,10 @@ class CreditRequest:
         self.proxies: list[bytes] = []
         self.circumstances = Circumstances()
 
-    def read(self, data: bytes, start: int, end: int) -> None:
-        """Fill from the AVPs between two offsets. Raises DiameterError."""
-        once, several = _sort(data, split(data, start, end), self)
-        for key in _NEEDED:
-            if key not in once:
-                raise codec.missing(key)
+    def read(self, message: Message) -> None:
+        """Fill from a message. Raises DiameterError."""
+        data = message.data
+        once, several = self._begin(message)
         self.origin_host = text(data, once[Avp.ORIGIN_HOST])
         self.origin_realm = text(data, once[Avp.ORIGIN_REALM])
         self.destination_realm = text(data, once[Avp.DESTINATION_REALM])
@@ -107,7 +106,7 @@ class CreditRequest:
             if self.action > 3:
                 raise DiameterError(Result.INVALID_AVP_VALUE, "Requested-Action is not known", codec.raw(data, action))
         if (information := once.get(Avp.SERVICE_INFORMATION)) is not None:
-            self.circumstances = circumstances(data, information)
+            self.circumstances = circumstances(message, information)
         groups: list[Found] = []
         plain = Service()
         for avp in several:
@@ -115,17 +114,17 @@ class CreditRequest:
             if key == Avp.MULTIPLE_SERVICES_CREDIT_CONTROL:
                 groups.append(avp)
             elif key == Avp.SUBSCRIPTION_ID:
-                self._subscriber(data, avp)
+                self._subscriber(message, avp)
             elif key == Avp.USED_SERVICE_UNIT:
-                plain.used.append(_amounts(data, avp))
+                plain.used.append(_amounts(message, avp))
             else:
                 self.proxies.append(codec.raw(data, avp))
         if groups:
             self.grouped = True
-            self.services = [_service(data, avp) for avp in groups]
+            self.services = [_service(message, avp) for avp in groups]
         else:
             if (wanted := once.get(Avp.REQUESTED_SERVICE_UNIT)) is not None:
-                plain.wanted = _amounts(data, wanted)
+                plain.wanted = _amounts(message, wanted)
             if (rating := once.get(Avp.RATING_GROUP)) is not None:
                 plain.rating_group = unsigned32(data, rating)
             if plain.wanted is not None or plain.used:
@@ -133,9 +132,40 @@ class CreditRequest:
         if self.type == RequestType.EVENT and self.action is None:
             raise codec.missing(Avp.REQUESTED_ACTION)
 
-    def _subscriber(self, data: bytes, avp: Found) -> None:
+    def _begin(self, message: Message) -> Sorted:
+        """Its AVPs sorted; and first what an answer repeats, whatever is wrong with the rest."""
+        data, late = message.data, None
+        found = message.shape.sorted
+        if found is None:
+            once, several, late = _sort(data, message.avps())
+            found = once, several
+        once = found[0]
+        if (session := once.get(Avp.SESSION_ID)) is not None:
+            self.session_id = data[session[3] : session[4]]
+        try:
+            if (kind := once.get(Avp.CC_REQUEST_TYPE)) is not None:
+                self.type = unsigned32(data, kind)
+                if not 1 <= self.type <= 4:
+                    raise DiameterError(Result.INVALID_AVP_VALUE, "CC-Request-Type is not known", codec.raw(data, kind))
+            if (number := once.get(Avp.CC_REQUEST_NUMBER)) is not None:
+                self.number = unsigned32(data, number)
+        except DiameterError as error:
+            late = late or error
+        if late is not None:
+            raise late
+        if session is not None and not self.session_id:
+            raise DiameterError(Result.INVALID_AVP_VALUE, "Session-Id is empty", codec.raw(data, session))
+        if message.shape.sorted is None:
+            for key in _NEEDED:
+                if key not in once:
+                    raise codec.missing(key)
+            message.shape.sorted = found
+        return found
+
+    def _subscriber(self, message: Message, avp: Found) -> None:
+        data = message.data
         kind = name = None
-        for member in split(data, avp[3], avp[4]):
+        for member in message.members(avp):
             if member[0] == Avp.SUBSCRIPTION_ID_TYPE:
                 kind = unsigned32(data, member)
             elif member[0] == Avp.SUBSCRIPTION_ID_DATA:
@@ -154,8 +184,8 @@ class CreditRequest:
             self.subscribers.insert(0 if prefix == "imsi" else len(self.subscribers), f"{prefix}-{name}")
 
 
-def _sort(data: bytes, avps: list[Found], request: CreditRequest) -> tuple[dict[int, Found], list[Found]]:
-    """AVPs that come once by their key, and those that may come several times."""
+def _sort(data: bytes, avps: list[Found]) -> tuple[dict[int, Found], list[Found], DiameterError | None]:
+    """AVPs that come once by their key, those that may come several times, and the first that must not be there."""
     once: dict[int, Found] = {}
     several: list[Found] = []
     late: DiameterError | None = None
@@ -174,23 +204,7 @@ def _sort(data: bytes, avps: list[Found], request: CreditRequest) -> tuple[dict[
             several.append(avp)
         elif flags & MANDATORY and key not in IGNORED and key >> 32 != TGPP:
             late = late or _unsupported(data, avp)
-    # First what an answer repeats, whatever is wrong with the rest.
-    if (session := once.get(Avp.SESSION_ID)) is not None:
-        request.session_id = bytes(data[session[3] : session[4]])
-    try:
-        if (kind := once.get(Avp.CC_REQUEST_TYPE)) is not None:
-            request.type = unsigned32(data, kind)
-            if not 1 <= request.type <= 4:
-                raise DiameterError(Result.INVALID_AVP_VALUE, "CC-Request-Type is not known", codec.raw(data, kind))
-        if (number := once.get(Avp.CC_REQUEST_NUMBER)) is not None:
-            request.number = unsigned32(data, number)
-    except DiameterError as error:
-        late = late or error
-    if late is not None:
-        raise late
-    if session is not None and not request.session_id:
-        raise DiameterError(Result.INVALID_AVP_VALUE, "Session-Id is empty", codec.raw(data, session))
-    return once, several
+    return once, several, late
 
 
 def _unsupported(data: bytes, avp: Found) -> DiameterError:
@@ -203,14 +217,14 @@ def _ignore(data: bytes, avp: Found) -> None:
         raise _unsupported(data, avp)
 
 
-def _service(data: bytes, avp: Found) -> Service:
-    made = Service()
-    for member in split(data, avp[3], avp[4]):
+def _service(message: Message, avp: Found) -> Service:
+    data, made = message.data, Service()
+    for member in message.members(avp):
         key = member[0]
         if key == Avp.USED_SERVICE_UNIT:
-            made.used.append(_amounts(data, member))
+            made.used.append(_amounts(message, member))
         elif key == Avp.REQUESTED_SERVICE_UNIT:
-            made.wanted = _amounts(data, member)
+            made.wanted = _amounts(message, member)
         elif key == Avp.RATING_GROUP:
             made.rating_group = unsigned32(data, member)
         elif key == Avp.SERVICE_IDENTIFIER:
@@ -220,12 +234,13 @@ def _service(data: bytes, avp: Found) -> Service:
     return made
 
 
-def _amounts(data: bytes, avp: Found) -> Amounts:
+def _amounts(message: Message, avp: Found) -> Amounts:
     """A Requested- or Used-Service-Unit; octets are the total, or else the sum of both directions."""
+    data = message.data
     made = Amounts((data, avp))
     total = None
     parts = 0
-    for member in split(data, avp[3], avp[4]):
+    for member in message.members(avp):
         key = member[0]
         if key == Avp.CC_TOTAL_OCTETS:
             total = unsigned64(data, member)
@@ -237,7 +252,7 @@ def _amounts(data: bytes, avp: Found) -> Amounts:
         elif key == Avp.CC_SERVICE_SPECIFIC_UNITS:
             made["messages"] = unsigned64(data, member)
         elif key == Avp.CC_MONEY:
-            made.money = _money(data, member)
+            made.money = _money(message, member)
         elif key != Avp.TARIFF_CHANGE_USAGE and key != Avp.TARIFF_TIME_CHANGE:
             _ignore(data, member)
     if total is not None:
@@ -245,14 +260,15 @@ def _amounts(data: bytes, avp: Found) -> Amounts:
     return made
 
 
-def _money(data: bytes, avp: Found) -> Money:
+def _money(message: Message, avp: Found) -> Money:
+    data = message.data
     digits = currency = None
     exponent = 0
-    for member in split(data, avp[3], avp[4]):
+    for member in message.members(avp):
         if member[0] == Avp.CURRENCY_CODE:
             currency = unsigned32(data, member)
         elif member[0] == Avp.UNIT_VALUE:
-            for part in split(data, member[3], member[4]):
+            for part in message.members(member):
                 if part[0] == Avp.VALUE_DIGITS:
                     digits = codec.signed64(data, part)
                 elif part[0] == Avp.EXPONENT:
@@ -333,6 +349,35 @@ def _restricted(filters: Iterable[str]) -> bytes:
     """Final-Unit-Indication that restricts access by filters that the peer knows (RFC 8506 sections 5.6.3, 8.34)."""
     action = codec.u32(Avp.FINAL_UNIT_ACTION, _RESTRICT_ACCESS)
     return codec.group(Avp.FINAL_UNIT_INDICATION, [action, *(codec.utf8(Avp.FILTER_ID, one) for one in filters)])
+
+
+class Info(dict[str, Any]):
+    """One of a reply's MultipleUnitInformation, not to be changed. Most replies grant the same: `encoded` has its
+    Multiple-Services-Credit-Controls for those who asked alike."""
+
+    __slots__ = ("encoded",)
+    encoded: dict[tuple[int | None, bool, bool], bytes]
+
+    def __init__(self, members: dict[str, Any]) -> None:
+        super().__init__(members)
+        self.encoded = {}
+
+    def whole(self) -> dict[str, Any]:
+        """As it is told who uses a last grant up before it asks again, and not for ever smaller rests."""
+        final = self.get("finalUnitIndication")
+        if final is None or final["finalUnitAction"] != "TERMINATE":
+            return self
+        return {name: value for name, value in self.items() if not name.endswith("QuotaThreshold")}
+
+    def answer(self, service: Service, final_units: bool, whole_quota: bool) -> bytes:
+        """`service_answer` for a service that could be rated."""
+        key = (service.rating_group, final_units, whole_quota)
+        found = None if service.identifiers else self.encoded.get(key)
+        if found is None:
+            found = service_answer(service, self.whole() if whole_quota else self, final_units)
+            if not service.identifiers:
+                self.encoded[key] = found
+        return found
 
 
 def service_answer(service: Service, info: dict[str, Any], final_units: bool = True, failed: bytes = b"") -> bytes:

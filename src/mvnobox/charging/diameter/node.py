@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import ipaddress
 import logging
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import REGISTRY, Counter, Gauge
 
 from mvnobox.charging.diameter.calls import Sender
-from mvnobox.charging.diameter.control import CreditControl
+from mvnobox.charging.diameter.control import CreditControl, Prompt
 from mvnobox.charging.diameter.credit import Answers, CreditRequest
 from mvnobox.charging.diameter.settings import DiameterPeer, DiameterSettings
+from mvnobox.charging.diameter.tally import Tally
+from mvnobox.charging.ledger import Reply
 from mvnobox.charging.problems import UNFIT
 from mvnobox.diameter import codec
 from mvnobox.diameter.codec import DiameterError, Header
@@ -33,13 +37,21 @@ if TYPE_CHECKING:
     from mvnobox.charging.diameter.connection import Connection
 
 log = logging.getLogger(__name__)
-REQUESTS = Counter("ocs_diameter_requests_total", "Credit-control requests", ["type", "result"])
-SECONDS = Histogram(
-    "ocs_diameter_seconds", "Time of a credit-control request", buckets=(0.001, 0.002, 0.005, 0.01, 0.05, 0.2, 1)
-)
+TALLY = Tally()
+REGISTRY.register(TALLY)
 PEERS = Gauge("ocs_diameter_peers", "Connected Diameter peers")
 REFUSED = Counter("ocs_diameter_refused_total", "Connections refused or dropped", ["reason"])
-_TYPES = {1: "initial", 2: "update", 3: "termination", 4: "event"}
+Done = Callable[[bytes | None], None]
+
+
+class Serving(NamedTuple):
+    """A request on its way to its answer."""
+
+    header: Header
+    request: CreditRequest
+    sender: Sender
+    done: Done
+    started: float
 
 
 class Node:
@@ -56,7 +68,7 @@ class Node:
         served = settings.served_realms
         self._realms = None if served is None else {r.lower() for r in (*served, settings.origin_realm)}
         self._host = settings.origin_host.lower()
-        self._counted: dict[tuple[int | None, int], Counter] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def peer(self, host: str) -> DiameterPeer | None:
         """What is set about a peer; None for one that may not connect."""
@@ -109,43 +121,75 @@ class Node:
         body += codec.utf8(Avp.ERROR_MESSAGE, error.reason, 0) + codec.failed_avp(error)
         return codec.message(flags, header.command, header.application, header.hop_by_hop, header.end_to_end, body)
 
-    async def credit(self, header: Header, request: CreditRequest, sender: Sender) -> bytes:
-        """The whole answer to a credit-control request, whatever happens."""
-        started = time.perf_counter()
+    def credit(self, header: Header, request: CreditRequest, sender: Sender, done: Done) -> None:
+        """Answer a credit-control request, whatever happens: `done` gets the whole answer, now or later; or None where
+        the service ends before."""
+        serving = Serving(header, request, sender, done, time.perf_counter())
         try:
             self._check_destination(request)
-            result, more = await self.control.answer(request, sender)
-            body = self.answers.credit(request, result, more)
-            answer = codec.message(
-                header.flags & PROXIABLE, Command.CREDIT_CONTROL, CREDIT_CONTROL,
-                header.hop_by_hop, header.end_to_end, body,
-            )  # fmt: skip
-        except DiameterError as error:
-            result = error.result
-            answer = self.refusal(header, error, request)
-        except UNFIT:
-            result = Result.INVALID_AVP_VALUE
-            answer = self.refusal(header, DiameterError(result, "more than the ledger can hold"), request)
-        except TROUBLE as error:
+            prompt = self.control.prompt(request, sender)
+        except Exception as error:
+            self._refuse(serving, error)
+            return
+        if prompt is None:
+            self._start(serving)
+        else:
+            self.control.engine.submit(prompt.call, functools.partial(self._replied, serving, prompt))
+
+    def _replied(self, serving: Serving, prompt: Prompt, reply: Reply | Exception) -> None:
+        try:
+            if isinstance(reply, Exception):
+                raise reply
+            answer = self.control.told(serving.request, serving.sender, prompt, reply)
+            if answer is not None:
+                self._finish(serving, *answer)
+                return
+        except Exception as error:
+            self._refuse(serving, error)
+            return
+        self._start(serving)
+
+    def _start(self, serving: Serving) -> None:
+        task = asyncio.get_running_loop().create_task(self._serve(serving))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, serving: Serving) -> None:
+        """A request that takes more than one look-up or call."""
+        try:
+            self._finish(serving, *await self.control.answer(serving.request, serving.sender))
+        except Exception as error:
+            self._refuse(serving, error)
+        except asyncio.CancelledError:
+            serving.done(None)
+            raise
+
+    def _finish(self, serving: Serving, result: int, more: list[bytes]) -> None:
+        header, request = serving.header, serving.request
+        answer = codec.message(
+            header.flags & PROXIABLE, Command.CREDIT_CONTROL, CREDIT_CONTROL,
+            header.hop_by_hop, header.end_to_end, self.answers.credit(request, result, more),
+        )  # fmt: skip
+        self._done(serving, result, answer)
+
+    def _refuse(self, serving: Serving, error: Exception) -> None:
+        if isinstance(error, DiameterError):
+            refusal = error
+        elif isinstance(error, UNFIT):
+            refusal = DiameterError(Result.INVALID_AVP_VALUE, "more than the ledger can hold")
+        elif isinstance(error, TROUBLE):
             # The peer's failover and retransmission are meant for this (RFC 8506 section 6.5): it is charged once.
             log.warning("a request failed", extra={"error": type(error).__name__})
-            result = Result.TOO_BUSY
-            answer = self.refusal(header, DiameterError(result, "the ledger cannot be reached; repeat this"), request)
-        except Exception as error:  # nothing that a request holds may leave it unanswered
+            refusal = DiameterError(Result.TOO_BUSY, "the ledger cannot be reached; repeat this")
+        else:  # nothing that a request holds may leave it unanswered
             log.error("a request failed", extra={"error": type(error).__name__})
-            result = Result.UNABLE_TO_COMPLY
-            answer = self.refusal(header, DiameterError(result, "internal error"), request)
-        SECONDS.observe(time.perf_counter() - started)
-        self.count(request.type, result)
-        return answer
+            refusal = DiameterError(Result.UNABLE_TO_COMPLY, "internal error")
+        self._done(serving, refusal.result, self.refusal(serving.header, refusal, serving.request))
 
-    def count(self, kind: int | None, result: int) -> None:
-        """One more request of a type with a result."""
-        found = self._counted.get((kind, result))
-        if found is None:
-            name = _TYPES.get(kind or 0, "unknown")
-            found = self._counted[kind, result] = REQUESTS.labels(name, str(result))
-        found.inc()
+    def _done(self, serving: Serving, result: int, answer: bytes) -> None:
+        TALLY.observe(time.perf_counter() - serving.started)
+        TALLY.count(serving.request.type, result)
+        serving.done(answer)
 
     def _check_destination(self, request: CreditRequest) -> None:
         if self._realms is not None and request.destination_realm.lower() not in self._realms:

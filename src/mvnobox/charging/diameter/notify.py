@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import string
 from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import quote, unquote, unquote_to_bytes, urlsplit
 
 SCHEME = "aaa"
+# Unreserved (RFC 3986 section 2.3); and semicolons, which every Session-Id has and which may stand in a query (section 3.4).
+_PLAIN = (string.ascii_letters + string.digits + "-._~;").encode()
 
 
 class Target(NamedTuple):
@@ -20,8 +23,8 @@ class Target(NamedTuple):
 
 def notify_uri(peer: str, host: str, realm: str, session_id: bytes) -> str:
     """`aaa://PEER?host=…&realm=…&session=…`"""
-    # Semicolons, which every Session-Id has, may stand in a query (RFC 3986 section 3.4).
-    return _client(peer, host, realm) + quote(session_id, safe=";")
+    told = quote(session_id, safe=";") if session_id.translate(None, _PLAIN) else session_id.decode("ascii")
+    return _client(peer, host, realm) + told
 
 
 @lru_cache(maxsize=256)

@@ -65,6 +65,10 @@ class Book(Protocol):
         """What a brand sells by the unit; None: nothing."""
         ...
 
+    def remembered(self, brand: str) -> tuple[Scenery | None] | None:
+        """The same in a tuple of one, without waiting; None: it has to be waited for."""
+        ...
+
 
 class PostgresBook:
     """Book over the ledger's tables. Owners are remembered for a while: they hardly ever change, and a request that
@@ -155,6 +159,9 @@ class PostgresBook:
 
     async def scenery(self, brand: str) -> Scenery | None:
         return await self._ratings.get(brand)
+
+    def remembered(self, brand: str) -> tuple[Scenery | None] | None:
+        return self._ratings.remembered(brand)
 
     async def price(self, customer: Customer, seen: Circumstances, unit: Unit, amount: int) -> Price | None:
         scenery, number = await self._ratings.get(customer.brand), CURRENCIES.get(customer.currency, (None, 2))[0]
