@@ -73,6 +73,12 @@ def _reply(row: Row) -> tuple[int, Reply]:
     return int.from_bytes(number), reply
 
 
+def replies(rows: list[Row]) -> list[Reply]:
+    """What `charge_batch` says of all calls of a batch, in their order."""
+    found = dict(map(_reply, rows))
+    return [found[number] for number in range(1, len(rows) + 1)]
+
+
 def make_pipeline(dsn: str) -> Pipeline:
     """The way of batches to the database."""
     return Pipeline(
@@ -180,8 +186,7 @@ class Batches:
         self._start()
         self._loop.call_soon(self._leave, len(batch))
         try:
-            replies = dict(map(_reply, rows.result()))
-            answers = [replies[number] for number in range(1, len(batch) + 1)]
+            answers = list(zip(batch, replies(rows.result()), strict=True))
         except (Exception, asyncio.CancelledError) as error:  # whatever it is, nobody is left waiting
             if len(batch) > 1:
                 log.warning("a batch failed; its calls go one by one", extra={"error": type(error).__name__})
@@ -189,7 +194,7 @@ class Batches:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
             return
-        for (_, told), answer in zip(batch, answers, strict=True):
+        for (_, told), answer in answers:
             told(answer)
 
     def _leave(self, count: int) -> None:

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from mvnobox.charging.batches import Batches, make_pipeline
+from mvnobox.charging.batches import Batches, make_pipeline, replies
 from mvnobox.charging.ledger import Call, Ledger, Reply, Units, create_key, differences, make_pool, new_ref
 from mvnobox.charging.settings import OcsSettings
 
@@ -72,10 +72,16 @@ class LedgerMachine(RuleBasedStateMachine):
     def do(self, work: Any) -> Any:
         return self.loop.run_until_complete(work)
 
+    def together(self, calls: list[Call]) -> list[Reply]:
+        async def charge() -> list[Reply]:
+            return replies(await self.batches.together(calls))
+
+        return self.do(charge())  # type: ignore[no-any-return]
+
     def charge(self, call: Call) -> Reply:
         self.turn += 1
         if self.turn % 2:
-            return self.do(self.batches.together([call]))[0]  # type: ignore[no-any-return]
+            return self.together([call])[0]
         return self.do(self.ledgers[0].charge(call))  # type: ignore[no-any-return]
 
     def call(self, session: Session, operation: Any, sequence: int, units: list[Units]) -> Call:
@@ -220,8 +226,8 @@ class LedgerMachine(RuleBasedStateMachine):
             calls.append(self.call(session, "update", session.next_number, units))
             session.next_number += 1
             session.dead = False
-        replies = self.do(self.batches.together(calls))
-        for (session, units), call, reply in zip(wishes, calls, replies, strict=True):
+        answers = self.together(calls)
+        for (session, units), call, reply in zip(wishes, calls, answers, strict=True):
             assert reply.outcome in ("done", "late")
             self.compare(reply, self.expect(session, call.sequence, units))
             session.answers[call.sequence] = reply.body
@@ -231,12 +237,12 @@ class LedgerMachine(RuleBasedStateMachine):
         """Copies of a first request in one set are one request."""
         self.made += 1
         session = Session(self.made, uuid.uuid4())
-        replies = self.do(self.batches.together([self.call(session, "create", 0, units) for _ in range(count)]))
-        assert [reply.outcome for reply in replies] == ["done"] + ["repeated"] * (count - 1)
-        assert len({(reply.ref, reply.body) for reply in replies}) == 1
-        session.ref = replies[0].ref
-        self.compare(replies[0], self.expect(session, 0, units))
-        session.answers[0] = replies[0].body
+        answers = self.together([self.call(session, "create", 0, units) for _ in range(count)])
+        assert [reply.outcome for reply in answers] == ["done"] + ["repeated"] * (count - 1)
+        assert len({(reply.ref, reply.body) for reply in answers}) == 1
+        session.ref = answers[0].ref
+        self.compare(answers[0], self.expect(session, 0, units))
+        session.answers[0] = answers[0].body
         self.all.append(session)
 
     @rule()

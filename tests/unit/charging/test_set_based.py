@@ -10,7 +10,7 @@ from typing import Any
 
 import asyncpg
 
-from mvnobox.charging.batches import Batches, make_pipeline
+from mvnobox.charging.batches import Batches, make_pipeline, replies
 from mvnobox.charging.ledger import Call, Ledger, Reply, Units, create_key, differences, make_pool
 from mvnobox.charging.settings import OcsSettings
 
@@ -174,7 +174,7 @@ async def _walk(ocs: Any, connection: asyncpg.Connection, seed: int) -> set[str]
     outcomes = set()
     for step in range(STEPS):
         said = [_said(order, made, next_numbers) for _ in range(order.choice([1, 2, 5, 12]))]
-        together = await batches.together([sets.call(one) for one in said])
+        together = replies(await batches.together([sets.call(one) for one in said]))
         apart = [await ledger.charge(singles.call(one)) for one in said]
         assert list(map(_told, together)) == list(map(_told, apart)), (seed, step, said)
         outcomes |= {reply.outcome for reply in apart}
@@ -214,7 +214,7 @@ async def test_usual_requests_of_different_accounts_are_charged_as_a_set(ocs: An
     for operation, sequence, wanted in (("create", 0, 100), ("update", 1, 100), ("release", 2, None)):
         units = [Units(1, "octets", 30, wanted)]
         calls = [world.call((operation, number, number, sequence, units, False, None)) for number in range(4)]
-        assert [reply.outcome for reply in await batches.together(calls)] == ["done"] * 4
+        assert [reply.outcome for reply in replies(await batches.together(calls))] == ["done"] * 4
     pipeline.close()
     await pool.close()
     await connection.close()
@@ -235,11 +235,11 @@ async def test_usual_requests_of_one_account_are_charged_as_a_set(ocs: Any) -> N
 
     await connection.execute("ALTER FUNCTION ocs.charge RENAME TO not_now")
     for one in (calls("create", 0, 0, 60), calls("update", 1, 50, 50)):
-        assert [reply.outcome for reply in await batches.together(one)] == ["done"] * 10
+        assert [reply.outcome for reply in replies(await batches.together(one))] == ["done"] * 10
     await connection.execute("ALTER FUNCTION ocs.not_now RENAME TO charge")
     # Half of it is used, half is held; who wants more has to look into the next bucket, and those after it with it.
     assert tuple(await connection.fetchrow("SELECT used, held FROM bucket WHERE priority = -1")) == (500, 500)
-    assert [reply.outcome for reply in await batches.together(calls("update", 2, 40, 60))] == ["done"] * 10
+    assert [reply.outcome for reply in replies(await batches.together(calls("update", 2, 40, 60)))] == ["done"] * 10
     assert await differences(ocs.dsn) == []
     pipeline.close()
     await pool.close()
@@ -258,9 +258,9 @@ async def test_twins_in_one_batch_are_one_request(ocs: Any) -> None:
         units = [Units(1, "octets", used, None if operation == "release" else 100)]
         # The twins of a create carry references of their own: the first one's stands.
         calls = [world.call((operation, 0, 1, sequence, units, n > 0, None)) for n in range(4)]
-        replies = await batches.together(calls)
-        assert [reply.outcome for reply in replies] == ["done", "repeated", "repeated", "repeated"]
-        assert {(reply.ref, reply.body) for reply in replies} == {(world.ref(1), replies[0].body)}
+        answers = replies(await batches.together(calls))
+        assert [reply.outcome for reply in answers] == ["done", "repeated", "repeated", "repeated"]
+        assert {(reply.ref, reply.body) for reply in answers} == {(world.ref(1), answers[0].body)}
     assert await connection.fetchval("SELECT used FROM bucket WHERE priority = -1") == 40
     assert await differences(ocs.dsn) == []
     pipeline.close()
