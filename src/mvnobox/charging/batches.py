@@ -195,7 +195,7 @@ class Batches:
             task.add_done_callback(self._tasks.discard)
             return
         for (_, told), answer in answers:
-            told(answer)
+            _tell(told, answer)
 
     def _leave(self, count: int) -> None:
         self._under_way -= count
@@ -216,7 +216,14 @@ class Batches:
             reply: Reply | Exception = await self._ledger.charge(call)
         except Exception as error:
             reply = error
+        _tell(told, reply)
+
+
+def _tell(told: Told, reply: Reply | Exception) -> None:
+    try:
         told(reply)
+    except Exception as error:  # the others of the batch are told all the same
+        log.error("an answer was lost", extra={"error": type(error).__name__})
 
 
 def _settle(answer: asyncio.Future[Reply], reply: Reply | Exception) -> None:

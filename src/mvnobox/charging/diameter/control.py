@@ -72,7 +72,7 @@ class CreditControl:
         """A session's request that takes one call of the ledger; `told` has its answer. None: it takes `answer`. Raises
         DiameterError."""
         operation = _OPERATIONS.get(request.type)
-        if operation is None or sender.brand is None:
+        if operation is None or sender.brand is None or (operation == "create" and sender.refusal_delay):
             return None
         scenery = self._calls.at_hand(operation, request, sender)
         if scenery is None:
@@ -89,10 +89,8 @@ class CreditControl:
         Raises DiameterError."""
         asked, free, call = prompt
         operation = call.operation
-        if operation == "create" and (sender.refuses_whole or sender.refusal_delay):
-            codes = {one["resultCode"] for one in infos(reply).values()}
-            if reply.outcome == "unknown" or codes != {"SUCCESS"}:
-                return None
+        if operation == "create" and sender.refuses_whole and not _grants_all(reply):
+            return None
         check(request, reply)
         return self._told(request, sender, operation, asked, free, reply)
 
@@ -191,6 +189,10 @@ class CreditControl:
         if wanted is not None:
             wanted = min((not whole and wanted) or self._slices[group], self._slices[group])
         return used, wanted
+
+
+def _grants_all(reply: Reply) -> bool:
+    return {one["resultCode"] for one in infos(reply).values()} == {"SUCCESS"}
 
 
 def _misfit(service: Service, unit: Unit) -> bytes:

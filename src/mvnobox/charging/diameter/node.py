@@ -129,7 +129,7 @@ class Node:
             self._check_destination(request)
             prompt = self.control.prompt(request, sender)
         except Exception as error:
-            self._refuse(serving, error)
+            self._done(serving, *self._refused(serving, error))
             return
         if prompt is None:
             self._start(serving)
@@ -140,14 +140,14 @@ class Node:
         try:
             if isinstance(reply, Exception):
                 raise reply
-            answer = self.control.told(serving.request, serving.sender, prompt, reply)
-            if answer is not None:
-                self._finish(serving, *answer)
+            told = self.control.told(serving.request, serving.sender, prompt, reply)
+            if told is None:
+                self._start(serving)
                 return
+            answer = self._answered(serving, *told)
         except Exception as error:
-            self._refuse(serving, error)
-            return
-        self._start(serving)
+            answer = self._refused(serving, error)
+        self._done(serving, *answer)
 
     def _start(self, serving: Serving) -> None:
         task = asyncio.get_running_loop().create_task(self._serve(serving))
@@ -157,22 +157,22 @@ class Node:
     async def _serve(self, serving: Serving) -> None:
         """A request that takes more than one look-up or call."""
         try:
-            self._finish(serving, *await self.control.answer(serving.request, serving.sender))
+            answer = self._answered(serving, *await self.control.answer(serving.request, serving.sender))
         except Exception as error:
-            self._refuse(serving, error)
+            answer = self._refused(serving, error)
         except asyncio.CancelledError:
             serving.done(None)
             raise
+        self._done(serving, *answer)
 
-    def _finish(self, serving: Serving, result: int, more: list[bytes]) -> None:
+    def _answered(self, serving: Serving, result: int, more: list[bytes]) -> tuple[int, bytes]:
         header, request = serving.header, serving.request
-        answer = codec.message(
+        return result, codec.message(
             header.flags & PROXIABLE, Command.CREDIT_CONTROL, CREDIT_CONTROL,
             header.hop_by_hop, header.end_to_end, self.answers.credit(request, result, more),
         )  # fmt: skip
-        self._done(serving, result, answer)
 
-    def _refuse(self, serving: Serving, error: Exception) -> None:
+    def _refused(self, serving: Serving, error: Exception) -> tuple[int, bytes]:
         if isinstance(error, DiameterError):
             refusal = error
         elif isinstance(error, UNFIT):
@@ -184,7 +184,7 @@ class Node:
         else:  # nothing that a request holds may leave it unanswered
             log.error("a request failed", extra={"error": type(error).__name__})
             refusal = DiameterError(Result.UNABLE_TO_COMPLY, "internal error")
-        self._done(serving, refusal.result, self.refusal(serving.header, refusal, serving.request))
+        return refusal.result, self.refusal(serving.header, refusal, serving.request)
 
     def _done(self, serving: Serving, result: int, answer: bytes) -> None:
         TALLY.observe(time.perf_counter() - serving.started)
