@@ -143,7 +143,7 @@ class Batches:
             return
         if self._free and len(self._waiting) >= MOST * self._share:
             # What comes in the same turn of the event loop is in the batch, too.
-            self._loop.call_soon(self._send)
+            self._loop.call_soon(self._due)
             return
         patient = bool(self._at_work)
         if self._later is not None and self._patient and not patient:
@@ -153,6 +153,13 @@ class Batches:
             self._patient = patient
             seconds = PATIENCE_SECONDS if patient else GATHER_SECONDS
             self._later = self._loop.call_later(seconds, self._in_time)
+
+    def _due(self) -> None:
+        # Who made the batch full may have sent it meanwhile, and those who have come since are no batch.
+        if self._free and len(self._waiting) >= MOST * self._share:
+            self._send()
+        else:
+            self._start()
 
     def _in_time(self) -> None:
         self._later = None

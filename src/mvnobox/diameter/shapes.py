@@ -3,14 +3,19 @@ of such a message stand is found once; the next ones are recognised by their AVP
 
 from __future__ import annotations
 
+from collections import deque
+
 from mvnobox.diameter import codec
 from mvnobox.diameter.codec import HEADER_LENGTH, Found
 
-# Shapes that are kept of a peer: each of its kinds of requests has one a length of the Session-Id.
+# Shapes that are kept of a peer: each of its kinds of requests has one a length of the Session-Id. Of larger messages none.
 KEPT = 64
-# So many messages of a known shape pay for learning another one, should a peer have more than are kept.
+LARGEST = 4096
+# So many messages of a known shape, or so many of others, pay for learning one more.
 PRICE = 4
+PRICE_UNKNOWN = 64
 Sorted = tuple[dict[int, Found], list[Found]]
+_Key = tuple[int, bytes]
 
 
 class Shape:
@@ -67,9 +72,12 @@ class Shapes:
     """The shapes of one peer's messages."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[int, bytes], list[Shape]] = {}
-        self._kept = 0
+        self._known: dict[_Key, list[Shape]] = {}
+        self._order: deque[_Key] = deque()
         self._credit = float(KEPT)
+
+    def __len__(self) -> int:
+        return len(self._order)
 
     def message(self, data: bytes) -> Message:
         """A message to read, with what is known of its shape."""
@@ -80,21 +88,28 @@ class Shapes:
                 if number & shape.mask == shape.headers:
                     self._credit = min(self._credit + 1 / PRICE, KEPT)
                     return Message(data, shape)
+        self._credit = min(self._credit + 1 / PRICE_UNKNOWN, KEPT)
         return Message(data)
 
     def learn(self, message: Message) -> None:
         """A message was read whole and is in order: the next ones of its shape are known."""
-        shape = message.shape
-        if shape.mask or self._credit < 1:
+        shape, data = message.shape, message.data
+        if shape.mask or self._credit < 1 or len(data) > LARGEST:
             return
-        shape.close(message.data)
         self._credit -= 1
-        self._known.setdefault(_key(message.data), []).append(shape)
-        self._kept += 1
-        if self._kept > KEPT:
-            self._kept -= len(self._known.pop(next(iter(self._known))))
+        if len(self._order) == KEPT:
+            # The oldest one; it is learned again if its messages still come.
+            key = self._order.popleft()
+            shapes = self._known[key]
+            del shapes[0]
+            if not shapes:
+                del self._known[key]
+        shape.close(data)
+        key = _key(data)
+        self._known.setdefault(key, []).append(shape)
+        self._order.append(key)
 
 
-def _key(data: bytes) -> tuple[int, bytes]:
+def _key(data: bytes) -> _Key:
     """A length, and the header of the first AVP, which is the Session-Id."""
     return len(data), data[HEADER_LENGTH : HEADER_LENGTH + 8]

@@ -13,7 +13,10 @@ from mvnobox.charging.ledger import Call, Reply
 from mvnobox.charging.settings import OcsSettings
 from mvnobox.service.pipeline import Row
 
-DONE = Reply("done", None, None, 0, 0)
+
+def done(number: int) -> Reply:
+    """What a call of this number is answered."""
+    return Reply("done", None, str(number), 0, 0)
 
 
 class Paper(Batches):
@@ -29,12 +32,16 @@ class Paper(Batches):
         self.sizes.append(len(calls))
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
-        return asyncio.ensure_future(self._worked(len(calls)))
+        return asyncio.ensure_future(self._worked(calls))
 
-    async def _worked(self, count: int) -> list[Row]:
+    async def _worked(self, calls: list[Call]) -> list[Row]:
         await self._work_of()
         self.at_once -= 1
-        return [(int.to_bytes(number, 8), b"done", None, None, bytes(8), bytes(4)) for number in range(1, count + 1)]
+        rows: list[Row] = [
+            (int.to_bytes(number, 8), b"done", None, str(one.sequence).encode(), bytes(8), bytes(4))
+            for number, one in enumerate(calls, 1)
+        ]
+        return rows[::-1]
 
 
 def call(number: int) -> Call:
@@ -44,7 +51,7 @@ def call(number: int) -> Call:
 async def walkers(batches: Batches, count: int, each: int) -> None:
     async def walk() -> None:
         for number in range(each):
-            assert await batches.charge(call(number)) == DONE
+            assert await batches.charge(call(number)) == done(number)
 
     await asyncio.gather(*(walk() for _ in range(count)))
 
@@ -105,7 +112,7 @@ async def test_a_batch_that_waits_for_a_lock_holds_nobody_up() -> None:
         await walkers(batches, 3, 10)
     assert not stuck.done() and batches.most_at_once == 2
     lock.set()
-    assert await stuck == DONE
+    assert await stuck == done(1)
 
 
 async def test_the_first_half_is_on_its_way_before_the_second_is_read() -> None:
@@ -132,7 +139,7 @@ async def test_one_who_gives_up_leaves_nobody_else_without_an_answer() -> None:
     assert batches.sizes == [3]
     waiting[2].cancel()
     back.set()
-    assert await asyncio.gather(*waiting[:2]) == [DONE, DONE]
+    assert await asyncio.gather(*waiting[:2]) == [done(0), done(1)]
     with pytest.raises(asyncio.CancelledError):
         await waiting[2]
 
@@ -143,7 +150,7 @@ async def test_a_batch_that_is_given_up_goes_call_by_call() -> None:
     class OneByOne:
         async def charge(self, call: Call) -> Reply:
             asked.append(call.sequence)
-            return DONE
+            return done(call.sequence)
 
     class GivenUp(Paper):
         def together(self, calls: list[Call]) -> asyncio.Future[list[Row]]:
@@ -154,7 +161,7 @@ async def test_a_batch_that_is_given_up_goes_call_by_call() -> None:
     batches = GivenUp(turns)
     batches._ledger = OneByOne()
     batches._lately = 3
-    assert await asyncio.gather(*(batches.charge(call(number)) for number in range(3))) == [DONE] * 3
+    assert await asyncio.gather(*(batches.charge(call(number)) for number in range(3))) == [done(0), done(1), done(2)]
     assert sorted(asked) == [0, 1, 2]
 
 
@@ -177,6 +184,32 @@ async def test_who_leaves_a_word_is_told_once_whatever_happens() -> None:
             await turns()
         await turns()
         assert len(told) == 20 and {type(one) for one in told} == kinds
+        if kinds == {Reply}:
+            assert sorted(told, key=lambda one: int(one.body)) == [done(number) for number in range(20)]
+
+
+async def test_one_who_fails_to_take_an_answer_takes_it_from_nobody_else() -> None:
+    batches, told = Paper(turns), []
+    batches._lately = 3
+
+    def fail(reply: Reply | Exception) -> None:
+        raise RuntimeError
+
+    for number, word in enumerate((told.append, fail, told.append)):
+        batches.submit(call(number), word)
+    while len(told) < 2:
+        await turns()
+    assert told == [done(0), done(2)]
+
+
+async def test_who_comes_while_a_batch_goes_is_no_batch() -> None:
+    """Nine of ten are enough, the tenth comes and makes it full, and then the eleventh: he waits for others."""
+    batches = Paper(turns)
+    batches._lately = 10
+    waiting = [batches.charge(call(number)) for number in range(11)]
+    await asyncio.sleep(0)
+    assert batches.sizes == [10]
+    assert await asyncio.gather(*waiting) == [done(number) for number in range(11)]
 
 
 async def test_a_batch_that_fails_goes_call_by_call_and_only_the_bad_one_fails() -> None:
@@ -184,7 +217,7 @@ async def test_a_batch_that_fails_goes_call_by_call_and_only_the_bad_one_fails()
         async def charge(self, call: Call) -> Reply:
             if call.sequence == 1:
                 raise ValueError("bad")
-            return DONE
+            return done(call.sequence)
 
     async def fail() -> None:
         raise OSError
@@ -193,4 +226,4 @@ async def test_a_batch_that_fails_goes_call_by_call_and_only_the_bad_one_fails()
     batches._ledger = OneByOne()
     batches._lately = 3
     found = await asyncio.gather(*(batches.charge(call(number)) for number in range(3)), return_exceptions=True)
-    assert found[0] == DONE and isinstance(found[1], ValueError) and found[2] == DONE
+    assert found[0] == done(0) and isinstance(found[1], ValueError) and found[2] == done(2)

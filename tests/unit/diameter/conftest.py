@@ -28,7 +28,7 @@ from mvnobox.charging.diameter.control import CreditControl
 from mvnobox.charging.diameter.node import Node
 from mvnobox.charging.diameter.ports import Customer
 from mvnobox.charging.diameter.server import DiameterServer
-from mvnobox.charging.diameter.settings import DiameterSettings
+from mvnobox.charging.diameter.settings import DiameterPeer, DiameterSettings
 from mvnobox.charging.ledger import Call, Reply, Told
 from mvnobox.charging.settings import OcsSettings
 
@@ -40,6 +40,9 @@ KEY = "22" * 32
 GROUPS = {1: "octets", 2: "octets", 3: "seconds", 4: "messages", 5: "minor"}
 BRANDED = [f"smf-{number}.alpha.test" for number in range(300)]
 _branded = iter(BRANDED)
+# Brands of a test's own, each with one peer.
+BRANDS = [f"own{number}" for number in range(20)]
+_brands = iter(BRANDS)
 _imsis = itertools.count(208_930_000_100_001)
 
 
@@ -141,7 +144,9 @@ def ocs(pg_admin_dsn: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     try:
         made.start()
         made.start()
-        made.start(originHost="ocs0.test.realm", peers=[{"host": host, "brand": "alpha"} for host in BRANDED])
+        peers = [{"host": host, "brand": "alpha"} for host in BRANDED]
+        peers += [{"host": f"smf.{brand}.test", "brand": brand} for brand in BRANDS]
+        made.start(originHost="ocs0.test.realm", peers=peers)
         yield made
     finally:
         made.stop()
@@ -151,13 +156,13 @@ def ocs(pg_admin_dsn: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 @pytest.fixture
 def own(pg_database: Any, tmp_path: Path) -> Iterator[Ocs]:
-    """Two replicas over a database of their own, for tests that kill."""
+    """Two replicas over a database of their own, for tests that kill; the second one knows its peer's brand."""
     made = Ocs(tmp_path, pg_database.dsn("ocs"))
     done = made.run("migrate")
     assert done.returncode == 0, done.stdout + done.stderr
     try:
         made.start()
-        made.start()
+        made.start(peers=[{"host": "pgw.test", "brand": "alpha"}])
         yield made
     finally:
         made.stop()
@@ -201,6 +206,15 @@ async def peer(request: pytest.FixtureRequest, ocs: Ocs) -> AsyncIterator[Peer]:
     host = next(_branded) if branded else f"smf-{uuid.uuid4().hex[:8]}.test"
     made = await Peer.open(ocs.diameter[2 if branded else 0], host)
     yield made
+    await made.close()
+
+
+@pytest.fixture(params=["any brand", "one brand"])
+async def brand_peer(request: pytest.FixtureRequest, ocs: Ocs) -> AsyncIterator[tuple[str, Peer]]:
+    """A brand that nobody else uses, and a peer for customers of any, or of this one."""
+    brand = next(_brands)
+    made = await Peer.open(ocs.diameter[2 if request.param == "one brand" else 0], f"smf.{brand}.test")
+    yield brand, made
     await made.close()
 
 
@@ -283,9 +297,9 @@ class Served:
             await self.task
 
 
-@pytest.fixture
-async def serve() -> AsyncIterator[Callable[..., Awaitable[Served]]]:
-    """Start nodes with settings of a test's own."""
+@pytest.fixture(params=["any brand", "one brand"])
+async def serve(request: pytest.FixtureRequest) -> AsyncIterator[Callable[..., Awaitable[Served]]]:
+    """Start nodes with settings of a test's own; who may connect without being named stands for any brand, or for one."""
     running: list[Served] = []
 
     async def start(**more: Any) -> Served:
@@ -295,6 +309,8 @@ async def serve() -> AsyncIterator[Callable[..., Awaitable[Served]]]:
         )
         ocs = OcsSettings.model_validate({"ratingGroups": GROUPS})
         node = Node(settings, CreditControl(engine, Everyone(), ocs, settings))
+        if request.param == "one brand" and settings.peers is None:
+            node.peer = lambda host: DiameterPeer(host=host, brand="alpha")  # type: ignore[method-assign]
         server, started = DiameterServer(node), asyncio.Event()
         task = asyncio.create_task(server.run(started))
         await asyncio.wait_for(started.wait(), 5)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mvnobox.charging.diameter.calls import session_ref
-from mvnobox.charging.diameter.credit import Answers, CreditRequest, Service, granted, service_answer
+from mvnobox.charging.diameter.credit import Answers, CreditRequest, Info, Service, granted, service_answer
 from mvnobox.charging.diameter.currencies import minor_units
 from mvnobox.charging.diameter.notify import notify_uri, read_uri
 from mvnobox.diameter import codec
@@ -70,6 +70,23 @@ def test_an_answer_by_hand() -> None:
         "000001b0 4000000c 00000001"
         "0000010c 4000000c 000007d1"
     )
+
+
+def test_an_answer_that_is_remembered_is_that_of_who_asks() -> None:
+    """One reply, peers that are told different things of it."""
+    final = {"finalUnitAction": "TERMINATE"}
+    info = {"resultCode": "SUCCESS", "volumeQuotaThreshold": 2, "finalUnitIndication": final}
+    told = {**info, "grantedUnit": {"totalVolume": 10}}
+    shared = Info(told)
+    for _ in range(2):
+        for rating_group in (None, 1, 2):
+            for identifiers in ([], [7], [7, 8]):
+                service = Service(rating_group, identifiers)
+                for final_units in (True, False):
+                    assert shared.answer(service, final_units, False) == service_answer(service, told, final_units)
+                    rest = {name: value for name, value in told.items() if name != "volumeQuotaThreshold"}
+                    assert shared.answer(service, final_units, True) == service_answer(service, rest, final_units)
+    assert shared == told
 
 
 def test_units_of_every_kind() -> None:

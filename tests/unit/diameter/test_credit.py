@@ -73,6 +73,27 @@ async def test_a_first_request_can_be_refused_as_a_whole(account: Any, ocs: Any)
     await whole.close()
 
 
+async def test_whatever_refuses_a_first_request_waits_as_the_peer_needs(serve: Any) -> None:
+    """Open5GS's SMF aborts on a refusal that comes too early, of whatever kind."""
+    peers = [{"host": "slow.test", "brand": "alpha", "refusesWhole": True, "refusalDelaySeconds": 0.2}]
+    served = await serve(peers=peers, serviceContexts={"32251@3gpp.org": 1})
+    slow = await Peer.open(served.port, "slow.test")
+
+    async def trouble(call: Any) -> None:
+        raise OSError
+
+    served.engine.then = trouble
+    for context, result in (("32251@3gpp.org", 3004), ("other@3gpp.org", 5003)):
+        before = asyncio.get_running_loop().time()
+        refused = await slow.request(272, slow.ccr(INITIAL, 0, "s;1;1", mscc(want=[]), context=context))
+        assert (refused.result, asyncio.get_running_loop().time() - before >= 0.19) == (result, True)
+    # Later ones are answered at once.
+    before = asyncio.get_running_loop().time()
+    assert (await slow.request(272, slow.ccr(UPDATE, 1, "s;1;1", mscc(want=[])))).result == 3004
+    assert asyncio.get_running_loop().time() - before < 0.19
+    await slow.close()
+
+
 async def test_a_peer_can_get_whole_quotas(account: Any, ocs: Any) -> None:
     """For Open5GS's SMF, which always asks for 1 MB (2.7.7): few requests, and none for the rests of the last quota."""
     replica = ocs.start(

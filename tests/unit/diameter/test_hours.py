@@ -9,13 +9,17 @@ from typing import Any
 import pytest
 from diameter_peer import Peer, avp, mscc, octets
 
-pytestmark = pytest.mark.parametrize("peer", ["any brand"], indirect=True)
 MINOR = 1_000_000
 BEFORE, AFTER, INDETERMINATE = 0, 1, 2
 
 
 @pytest.fixture
-def imsi(ocs: Any) -> str:
+def peer(brand_peer: tuple[str, Peer]) -> Peer:
+    return brand_peer[1]
+
+
+@pytest.fixture
+def imsi(ocs: Any, brand_peer: tuple[str, Peer]) -> str:
     """A line with 1000 minor units, of a brand whose hours change in 25 minutes: 2 for 100 octets now, 50 then."""
     now = dt.datetime.now(dt.UTC)
     minute = now.hour * 60 + now.minute
@@ -33,7 +37,7 @@ def imsi(ocs: Any) -> str:
             ]
         },
     }
-    brand, made = f"h{uuid.uuid4().hex[:8]}", f"{uuid.uuid4().int % 10**15:015}"
+    brand, made = brand_peer[0], f"{uuid.uuid4().int % 10**15:015}"
     ocs.call("PUT", "rating", rating, brand=brand)
     ocs.call("PUT", made, {"subscriberIds": [f"imsi-{made}"], "currency": "EUR", "tariff": "pay"}, brand=brand)
     bucket = {"unit": "minor", "amount": 1000, "source": "plan:test"}

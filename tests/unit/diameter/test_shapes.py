@@ -13,7 +13,7 @@ from mvnobox.charging.rating.scene import Circumstances
 from mvnobox.diameter import codec
 from mvnobox.diameter.codec import DiameterError
 from mvnobox.diameter.codes import Avp
-from mvnobox.diameter.shapes import KEPT, PRICE, Message, Shapes
+from mvnobox.diameter.shapes import KEPT, LARGEST, PRICE, PRICE_UNKNOWN, Message, Shapes
 
 
 def understood(message: Message) -> dict[str, Any]:
@@ -53,9 +53,12 @@ def test_mutated_messages_mean_the_same_with_and_without_what_is_known(seed: int
             data = mutator.mutated(hop)
         if len(data) < codec.HEADER_LENGTH:
             continue
-        known = shapes.message(data).shape.mask != 0
-        again += known
-        assert learned(shapes, data) == understood(Message(data)), (seed, hop, known, data.hex())
+        read = shapes.message(data)
+        again += read.shape.mask != 0
+        found = understood(read)
+        assert found == understood(Message(data)), (seed, hop, data.hex())
+        if found["refusal"] is None:
+            shapes.learn(read)
     assert again > 500  # enough to say something
 
 
@@ -94,16 +97,42 @@ def test_what_stood_in_one_message_only_is_not_read_into_the_next() -> None:
         assert learned(shapes, with_information(member))["circumstances"] == Circumstances(seen, None)
 
 
-def test_a_peer_whose_messages_never_look_alike_costs_little() -> None:
+def known(shapes: Shapes, data: bytes) -> bool:
+    return shapes.message(data).shape.mask != 0
+
+
+def test_only_so_many_shapes_are_kept_the_newest() -> None:
     shapes = Shapes()
-    for number in range(5 * KEPT):
-        learned(shapes, ccr("s;1;1", avp(1, "x" * number)))
-    assert shapes._kept <= KEPT
-    # What is known goes on being of use, and pays for more.
-    last = ccr("s;1;1", avp(1, "x" * (KEPT - 1)))
-    assert shapes.message(last).shape.mask
+    for number in range(KEPT // 2):
+        # Two of a length: the one is known by its flags.
+        for flags in (0, 0x20):
+            learned(shapes, ccr("s;1;1", codec.octets(55, bytes(4 * number), flags)))
+    assert len(shapes) == KEPT
+    first, second, last = (
+        ccr("s;1;1", codec.octets(55, b"", 0)),
+        ccr("s;1;1", codec.octets(55, b"", 0x20)),
+        ccr("s;2"),
+    )
+    assert known(shapes, first) and known(shapes, second)
     for _ in range(PRICE):
-        learned(shapes, last)
-    fresh = ccr("s;1;1", avp(1, "x" * 1000))
-    learned(shapes, fresh)
-    assert shapes.message(fresh).shape.mask and shapes._kept <= KEPT
+        learned(shapes, second)
+    learned(shapes, last)
+    assert (known(shapes, first), known(shapes, second), known(shapes, last), len(shapes)) == (False, True, True, KEPT)
+    assert sum(map(len, shapes._known.values())) == KEPT
+
+
+def test_a_peer_whose_messages_never_look_alike_costs_little_and_not_for_ever() -> None:
+    shapes = Shapes()
+    for number in range(2 * KEPT):
+        learned(shapes, ccr("s;1;1", avp(1, "x" * 4 * number)))
+    often = ccr("s;1;1", avp(55, 5))
+    assert len(shapes) == KEPT and not known(shapes, often)
+    for _ in range(PRICE_UNKNOWN):
+        learned(shapes, often)
+    assert known(shapes, often)
+
+
+def test_large_messages_are_not_kept() -> None:
+    shapes = Shapes()
+    large = ccr("s;1;1", *[codec.u32(60000, 1, 0)] * 500)
+    assert len(large) > LARGEST and learned(shapes, large)["refusal"] is None and len(shapes) == 0

@@ -149,14 +149,21 @@ def rating_group(group: int) -> bytes:
 
 
 _UNITS = '"multipleUnitInformation":'
+# One service takes some 150 characters; what many services have in common with nobody is not worth its memory.
+_REMEMBERED_LENGTH = 1000
 
 
 def infos(reply: Reply) -> Mapping[int, Info]:
     """A reply's MultipleUnitInformation by rating group, not to be changed."""
-    return _infos(reply.body.partition(_UNITS)[2]) if reply.body else {}
+    if not reply.body:
+        return {}
+    units = reply.body.partition(_UNITS)[2]
+    return _remembered(units) if len(units) <= _REMEMBERED_LENGTH else _infos(units)
 
 
-@functools.lru_cache(maxsize=1024)
 def _infos(units: str) -> Mapping[int, Info]:
     found: Iterable[dict[str, Any]] = json.loads(f"{{{_UNITS}{units}")["multipleUnitInformation"]
     return {one["ratingGroup"]: Info(one) for one in found}
+
+
+_remembered = functools.lru_cache(maxsize=1024)(_infos)

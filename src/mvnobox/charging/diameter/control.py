@@ -89,7 +89,7 @@ class CreditControl:
         Raises DiameterError."""
         asked, free, call = prompt
         operation = call.operation
-        if operation == "create" and sender.refuses_whole and not _grants_all(reply):
+        if operation == "create" and sender.refuses_whole and _refuses_all(reply):
             return None
         check(request, reply)
         return self._told(request, sender, operation, asked, free, reply)
@@ -191,8 +191,9 @@ class CreditControl:
         return used, wanted
 
 
-def _grants_all(reply: Reply) -> bool:
-    return {one["resultCode"] for one in infos(reply).values()} == {"SUCCESS"}
+def _refuses_all(reply: Reply) -> bool:
+    codes = [one["resultCode"] for one in infos(reply).values()]
+    return bool(codes) and "SUCCESS" not in codes
 
 
 def _misfit(service: Service, unit: Unit) -> bytes:

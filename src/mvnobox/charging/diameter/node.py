@@ -152,7 +152,12 @@ class Node:
     def _start(self, serving: Serving) -> None:
         task = asyncio.get_running_loop().create_task(self._serve(serving))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(functools.partial(self._ended, serving))
+
+    def _ended(self, serving: Serving, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled():
+            serving.done(None)
 
     async def _serve(self, serving: Serving) -> None:
         """A request that takes more than one look-up or call."""
@@ -160,9 +165,6 @@ class Node:
             answer = self._answered(serving, *await self.control.answer(serving.request, serving.sender))
         except Exception as error:
             answer = self._refused(serving, error)
-        except asyncio.CancelledError:
-            serving.done(None)
-            raise
         self._done(serving, *answer)
 
     def _answered(self, serving: Serving, result: int, more: list[bytes]) -> tuple[int, bytes]:
