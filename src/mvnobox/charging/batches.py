@@ -137,11 +137,16 @@ class Batches:
         """Whether a batch may go now."""
         return not self._at_work or (self._at_work < AT_ONCE and self._lately >= WORTH_TWO)
 
+    @property
+    def _ripe(self) -> bool:
+        """Whether a batch may go now and has most of its share."""
+        return self._free and len(self._waiting) >= MOST * self._share
+
     def _start(self) -> None:
         """Send the next batch if there is one and it is time for it; or else see to it that it will be in time."""
         if not self._waiting or self._at_work >= AT_ONCE:
             return
-        if self._free and len(self._waiting) >= MOST * self._share:
+        if self._ripe:
             # What comes in the same turn of the event loop is in the batch, too.
             self._loop.call_soon(self._due)
             return
@@ -156,7 +161,7 @@ class Batches:
 
     def _due(self) -> None:
         # Who made the batch full may have sent it meanwhile, and those who have come since are no batch.
-        if self._free and len(self._waiting) >= MOST * self._share:
+        if self._ripe:
             self._send()
         else:
             self._start()

@@ -87,12 +87,10 @@ class CreditControl:
     def told(self, request: CreditRequest, sender: Sender, prompt: Prompt, reply: Reply) -> Answer | None:
         """The answer to a request by its reply; None: it takes `answer`, for which the ledger has the same reply again.
         Raises DiameterError."""
-        asked, free, call = prompt
-        operation = call.operation
-        if operation == "create" and sender.refuses_whole and _refuses_all(reply):
+        if _refused_whole(request, sender, prompt.call.operation, prompt.asked, prompt.free, reply) is not None:
             return None
         check(request, reply)
-        return self._told(request, sender, operation, asked, free, reply)
+        return self._told(request, sender, prompt.call.operation, prompt.asked, prompt.free, reply)
 
     async def _answer(self, request: CreditRequest, sender: Sender) -> Answer:
         default = self._default_group(request.context)
@@ -101,13 +99,10 @@ class CreditControl:
         asked, free = self._asked(request, default, sender.whole_quota)
         operation = _OPERATIONS[request.type]
         reply = await self._calls.charge(operation, request, sender, [one.units for one in asked])
-        if operation == "create" and sender.refuses_whole and request.grouped and not free:
-            found = infos(reply)
-            codes = [found[one.units.rating]["resultCode"] for one in asked if one.units.rating in found]
-            if codes and "SUCCESS" not in codes:
-                # The peer sends no termination for what was never opened.
-                await self._calls.charge("release", request, sender, [], step=1)
-                return RESULTS[codes[0]], self._first
+        if (code := _refused_whole(request, sender, operation, asked, free, reply)) is not None:
+            # The peer sends no termination for what was never opened.
+            await self._calls.charge("release", request, sender, [], step=1)
+            return RESULTS[code], self._first
         return self._told(request, sender, operation, asked, free, reply)
 
     def _told(
@@ -191,9 +186,16 @@ class CreditControl:
         return used, wanted
 
 
-def _refuses_all(reply: Reply) -> bool:
-    codes = [one["resultCode"] for one in infos(reply).values()]
-    return bool(codes) and "SUCCESS" not in codes
+def _refused_whole(
+    request: CreditRequest, sender: Sender, operation: Operation, asked: list[Asked], free: list[Service], reply: Reply
+) -> str | None:
+    """The first service's result code, if a first request is refused as a whole: nothing of it was granted, and its sender
+    wants to hear that of the request."""
+    if operation != "create" or not sender.refuses_whole or not request.grouped or free:
+        return None
+    found = infos(reply)
+    codes = [found[one.units.rating]["resultCode"] for one in asked if one.units.rating in found]
+    return codes[0] if codes and "SUCCESS" not in codes else None
 
 
 def _misfit(service: Service, unit: Unit) -> bytes:
