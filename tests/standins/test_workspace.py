@@ -135,6 +135,19 @@ def test_up_again_changes_nothing_and_is_quick(place: Place) -> None:
     assert place.workspace.preview(STACK).document() == {"create": 0, "update": 0, "replace": 0, "delete": 0, "same": 3}
 
 
+def test_a_stack_whose_cluster_is_gone_can_be_forgotten(place: Place, kubeconfig: Path) -> None:
+    place.workspace.up(STACK, place.config)
+    with pytest.raises(Failed, match="still has resources"):
+        place.workspace.remove(STACK)
+    assert place.workspace.list_stacks() == [STACK]
+    try:
+        place.workspace.remove(STACK, force=True)
+        assert place.workspace.list_stacks() == [] and not (place.root / f"Pulumi.{STACK}.yaml").is_symlink()
+    finally:
+        kubectl = ["kubectl", "--kubeconfig", str(kubeconfig), "delete", "namespace", place.namespace, "--wait=false"]
+        subprocess.run(kubectl, env=place.workspace.environment, check=True, capture_output=True)
+
+
 def test_what_lies_on_the_disk(place: Place) -> None:
     place.workspace.up(STACK, place.config)
     assert (place.home / "passphrase").stat().st_mode & 0o777 == 0o600

@@ -13,7 +13,7 @@ from pulumi.automation import ConfigValue
 
 from mvnobox.deploy import keys
 from mvnobox.deploy.brands import find_brand, stack_path
-from mvnobox.deploy.cluster import EmbeddedCluster, choose
+from mvnobox.deploy.cluster import EmbeddedCluster, choose, owner
 from mvnobox.deploy.core import CoreChoice, check_core, choose_core, forwarding_of, optional_images
 from mvnobox.deploy.directory_login import DIRECTORY_PASSWORD, directory_password, without_password
 from mvnobox.deploy.epc import check_epc, check_outside, check_pools, epc_setting, installed_epc, wanted_epc
@@ -36,6 +36,7 @@ from mvnobox.deploy.sbi_tls import (
     sbi_tls_setting,
     wanted_sbi_tls,
 )
+from mvnobox.deploy.unowned import namespaces_of, refuse_unowned
 from mvnobox.errors import BadInput, EnvironmentUnfit
 from mvnobox.render import CoreSlice, Epc, SbiTls, operator_core
 from mvnobox.spec import BrandSpec, check_together
@@ -96,6 +97,10 @@ def up(
         report.note(f"cluster: {choice.kind}, context {choice.context} ({choice.reason})")
         if choice.kind == "embedded":
             EmbeddedCluster().up(report)
+        kubectl = Kubectl(choice)
+        refuse_unowned(kubectl, choice, namespaces_of(spec.name, env))
+        if choice.kind == "embedded":
+            owner.claim()
         installation.remember_cluster(choice)
         before = next((one.core for one in installation.brands() if one.name == spec.name), None)
         chosen = choose_core(core, choice, before)
@@ -103,7 +108,6 @@ def up(
         has_4g = wanted_epc(before_4g, spec, chosen.core, epc)
         if has_4g and epc:
             report.note(f"4G: realm {has_4g.realm}; the host network is a test peer of the kit's own")
-        kubectl = Kubectl(choice)
         shared = _shared_core(installation, spec, chosen)
         shared_core = str(shared["core"].value)
         optional = optional_images(choice.kind, shared_core)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -114,4 +115,15 @@ class Installation:
         return ClusterChoice(**{**data, "kubeconfig": Path(data["kubeconfig"])})
 
     def forget_cluster(self) -> None:
+        """Nothing is installed there any more."""
         self._cluster_file.unlink(missing_ok=True)
+
+
+def all_clusters() -> dict[str, ClusterChoice]:
+    """The clusters of all environments of this home."""
+    names = [path.name.removeprefix("cluster.").removesuffix(".json") for path in home_dir().glob("cluster.*.json")]
+    found = {}
+    for name in sorted(names):
+        with contextlib.suppress(EnvironmentUnfit):
+            found[name] = Installation(name).cluster()
+    return found

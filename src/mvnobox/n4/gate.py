@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import random
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
@@ -207,13 +208,8 @@ class Gate:
             # Asking the OCS again tells the same.
             self._unanswered[seid] = True
             return True
-        new = await self.switch.close(seid)
-        if new is None:
+        if not await self.switch.close(seid):
             return False
-        if not new:
-            # The same again: it is being told.
-            self.work(seid)
-            return True
         # An answer from before may still be on its way: what is asked for now is answered after it.
         await self.owe(seid, [])
         self._in_background(lambda: self._tell(seid))
@@ -269,6 +265,10 @@ class Gate:
                 session, pending = await self._store.owing_session(seid)
                 if session is None or session.imsi is None:
                     return
+                if session.without_ocs and pending is None and session.nchf_ref is not None and not session.deleted:
+                    # Another instance has had the answer that was waited for, maybe before the gate was closed.
+                    await self._take(seid, [])
+                    continue
                 try:
                     more, told = await self._send_next(session, pending)
                 except (OcsUnavailable, ContextNotFound) as error:
@@ -286,7 +286,7 @@ class Gate:
             if not more:
                 outage = None
             if not told:
-                await self._pause(seid, again)
+                await self._pause(seid, random.uniform(0.5, 1) * again)
                 again = min(again * 2, TELL_SECONDS[1])
                 continue
             if not more and seid not in self._dirty:
@@ -355,7 +355,9 @@ class Gate:
                 )
         told = True
         if verdict is not None and not session.deleted:
-            told = await self._apply(seid, verdict, since=None if pending is None else pending.sequence)
+            # A first answer is overtaken by those to requests that came meanwhile.
+            since = session.nchf_sequence if pending is None else pending.sequence
+            told = await self._apply(seid, verdict, since=since)
         elif session.untold:
             told = await self._tell(seid)
         if pending is None:
@@ -375,27 +377,36 @@ class Gate:
 
         Whether the UPF has taken it.
         """
+        session, pending = await self._store.owing_session(seid)
+        if session is None or (pending is None and session.nchf_ref is not None):
+            # Another instance has had the answer.
+            return await self._tell(seid)
         if outage.handling != CONTINUE:
             log.warning("no credit without the OCS: %s", outage.cause, extra={"seid": seid})
-            return await self._apply(seid, Verdict(0))
-        session = await self._store.session(seid)
-        if session is None or not session.open:
+            return await self._apply(seid, Verdict(0), without_ocs=True)
+        if not session.open:
             return await self._tell(seid)
         TRUSTED.inc()
         log.warning("a quota on trust, without the OCS: %s", outage.cause, extra={"seid": seid})
         return await self._apply(seid, Verdict(self._settings.quota_octets, throttle=session.throttle))
 
-    async def _apply(self, seid: int, verdict: Verdict, *, since: int | None = None) -> bool:
+    async def _apply(self, seid: int, verdict: Verdict, *, since: int | None = None, without_ocs: bool = False) -> bool:
         """Whether the UPF does what the OCS said, in answer to the request `since`."""
-        told, renewal, own = await self.switch.apply(seid, verdict, since=since)
+        own: list[rules.Report] = []
+        try:
+            told, renewal = await self.switch.apply(seid, verdict, own, since=since, without_ocs=without_ocs)
+        finally:
+            # The UPF does not say it again.
+            if own:
+                await self.owe(seid, own)
         if renewal is not None:
             self.renewals.note(seid, renewal)
-        if own:
-            await self.owe(seid, own)
         return told
 
     async def _tell(self, seid: int) -> bool:
-        told, own = await self.switch.tell(seid)
-        if own:
-            await self.owe(seid, own)
-        return told
+        own: list[rules.Report] = []
+        try:
+            return await self.switch.tell(seid, own)
+        finally:
+            if own:
+                await self.owe(seid, own)

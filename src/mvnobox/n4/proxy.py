@@ -319,8 +319,19 @@ class Ctf:
                     changes["qers"] = qers
                 if known != set(session.addresses):
                     changes["addresses"] = sorted(known)
+            ours = session.revision + self._store.revises(changes)
+            revision: int | None = None
             if changes:
-                await self._store.update(session.seid, **changes)
+                revision = await self._store.update(session.seid, **changes)
+            else:
+                # What the UPF reported has to be kept whether this can be known or not.
+                with contextlib.suppress(*TROUBLE):
+                    now = await self._store.session(session.seid)
+                    revision = None if now is None else now.revision
+            if revision not in (None, ours):
+                # Another instance has turned the gate meanwhile, and the UPF may have heard it before us.
+                await self._store.update(session.seid, untold=True)
+                self.gate.work(session.seid)
         if made is None:
             return Message(kind, 0, [_cause(cause)], seid=session.smf_seid)
         return await self._for_smf(session, made)

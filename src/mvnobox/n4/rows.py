@@ -14,7 +14,7 @@ from mvnobox.n4.rules import Limits, Throttle
 
 COLUMNS = """seid, smf_seid, smf_address, smf_port, upf_seid, imsi, dnn, own_urr, fars, open, threshold, quota,
               nchf_ref, nchf_sequence, octets, deleted_at, behind_gate, throttle_uplink, throttle_downlink, qers, addresses,
-              towards, control, untold, ending, seen"""
+              towards, control, untold, ending, seen, revision, without_ocs"""
 # What a statement's transaction does not wait for: the disk has it with the next commit that waits.
 LAZILY = "set_config('synchronous_commit', 'off', true)"
 _INSERTED = {
@@ -36,7 +36,7 @@ INSERT = """INSERT INTO session ({}, addresses, renew_at) OVERRIDING SYSTEM VALU
 )
 # What the OCS has said first of a session, and whether the UPF does it; not where another instance is further.
 ANSWERED = """UPDATE session SET open = $2, threshold = $3, quota = $4, nchf_ref = $5, behind_gate = $6, throttle_uplink = $7,
-                  throttle_downlink = $8, untold = $9, renew_at = now() + make_interval(secs => $10)
+                  throttle_downlink = $8, untold = $9, renew_at = now() + make_interval(secs => $10), revision = revision + 1
               WHERE seid = $1 AND (nchf_ref IS NULL OR nchf_ref = $5 AND nchf_sequence = 0)"""
 # Usage of sessions, $2, that are as they were when it was counted: what is noted is one Nchf request each. Which of them, by
 # their places, $1; a session that has changed, or is twice among them, keeps its own.
@@ -63,7 +63,8 @@ class Session:
     """One PFCP session.
 
     `open`, `limits` and `throttle` are what the UPF shall do; `untold`: it has not taken it. `behind_gate`: it has closed
-    the gate. `ending`: the SMF does not know the session any more.
+    the gate. `revision`: of those five, of `forwarding` and `qers`. `without_ocs`: closed because the OCS did not answer, which is asked again.
+    `ending`: the SMF does not know the session any more.
     """
 
     seid: int
@@ -89,6 +90,8 @@ class Session:
     ending: bool = False
     # Usage reports that were taken into account, as `Seen` has them, in JSON.
     seen: str = "{}"
+    revision: int = 0
+    without_ocs: bool = False
     # Of a new session: the OCS is asked anew after so many seconds.
     renew_seconds: float = 1800.0
 
@@ -133,6 +136,8 @@ def session_of(row: asyncpg.Record) -> Session:
         untold=row["untold"],
         ending=row["ending"],
         seen=row["seen"],
+        revision=row["revision"],
+        without_ocs=row["without_ocs"],
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import asyncpg
@@ -33,6 +33,8 @@ from mvnobox.service.database import TROUBLE
 _SEIDS = 256
 # New sessions that SMFs hear of before they are kept: where more of them wait, the next ones wait first.
 _UNKEPT = 64
+# Columns whose writing is another revision: what the UPF shall do.
+_OF_REVISION = frozenset(("open", "limits", "throttle", "untold", "behind_gate", "forwarding", "qers"))
 # At the end: seconds for those.
 _LAST_SECONDS = 2.0
 
@@ -180,10 +182,18 @@ class Store:
         )
         return [session_of(row) for row in rows]
 
-    async def update(self, seid: int, *, lazily: bool = False, **columns: Any) -> None:
+    @staticmethod
+    def revises(columns: Iterable[str]) -> bool:
+        """Whether setting these columns makes another revision of a session."""
+        return not _OF_REVISION.isdisjoint(columns)
+
+    async def update(
+        self, seid: int, *, lazily: bool = False, revision: int | None = None, since: int | None = None, **columns: Any
+    ) -> int | None:
         """Set columns of a session; `limits` and `throttle` are two each, `forwarding` three; `renew_seconds` count from now.
 
-        `lazily`: others see it at once, the disk has it with the next commit that waits for it.
+        `lazily`: others see it at once, the disk has it with the next commit that waits for it. Only while the session is at
+        this `revision`, and no request after the number `since` was ever owed. The revision after it; None: nothing is set.
         """
         values: dict[str, Any] = {}
         for key, value in columns.items():
@@ -204,8 +214,20 @@ class Store:
             f"renew_at = now() + make_interval(secs => ${index})" if name == "renew_seconds" else f"{name} = ${index}"
             for index, name in enumerate(values, 2)
         )
+        if self.revises(columns):
+            names += ", revision = revision + 1"
         source = f"FROM {LAZILY}" if lazily else ""
-        await self._pool.execute(f"UPDATE session SET {names} {source} WHERE seid = $1", seid, *values.values())
+        conditions = ""
+        for condition, value in (("revision =", revision), ("nchf_sequence <=", since)):
+            if value is not None:
+                values[condition] = value
+                conditions += f" AND {condition} ${len(values) + 1}"
+        after: int | None = await self._pool.fetchval(
+            f"UPDATE session SET {names} {source} WHERE seid = $1{conditions} RETURNING revision",
+            seid,
+            *values.values(),
+        )
+        return after
 
     async def mark_deleted(self, seid: int) -> None:
         await self._pool.execute("UPDATE session SET deleted_at = coalesce(deleted_at, now()) WHERE seid = $1", seid)
@@ -255,17 +277,19 @@ class Store:
                 return None
             if release and await connection.fetchval("SELECT 1 FROM pending WHERE seid = $1 AND release", seid):
                 return None
-            sequence = row["nchf_sequence"] + 1
+            nothing_to_say = row["nchf_ref"] is None and total == 0
+            if nothing_to_say and release:
+                nothing_to_say = not await connection.fetchval("SELECT 1 FROM pending WHERE seid = $1 LIMIT 1", seid)
+            # The number of the last request that was ever owed, and of no other: its answer is the one that decides.
+            sequence = row["nchf_sequence"] + (not nothing_to_say)
             await connection.execute(
                 """UPDATE session SET seen = $2, nchf_sequence = $3, octets = octets + $4,
                        renew_at = now() + interval '30 minutes'
                    WHERE seid = $1""",
                 seid, count.seen, sequence, total,
             )  # fmt: skip
-            if row["nchf_ref"] is None and total == 0:
-                owes = release and await connection.fetchval("SELECT 1 FROM pending WHERE seid = $1 LIMIT 1", seid)
-                if not owes:
-                    return None
+            if nothing_to_say:
+                return None
             await connection.execute(
                 "INSERT INTO pending (seid, sequence, used, uplink, downlink, release) VALUES ($1, $2, $3, $4, $5, $6)",
                 seid, sequence, total, uplink, downlink, release,
@@ -289,11 +313,11 @@ class Store:
         return session_of(row), None if row["sequence"] is None else pending_of(row)
 
     async def owing(self) -> list[int]:
-        """Sessions that owe the OCS requests, the first one included, or the UPF a change."""
+        """Sessions that owe the OCS requests, the first one and a gate's closing without it included, or the UPF a change."""
         rows = await self._pool.fetch(
             """SELECT seid FROM pending
                UNION SELECT seid FROM session
-               WHERE deleted_at IS NULL AND upf_seid IS NOT NULL AND (nchf_ref IS NULL OR untold)"""
+               WHERE deleted_at IS NULL AND upf_seid IS NOT NULL AND (nchf_ref IS NULL OR untold OR without_ocs)"""
         )
         return [row["seid"] for row in rows]
 

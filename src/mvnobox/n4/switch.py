@@ -88,6 +88,7 @@ class Switch:
             else:
                 # The SMF may have changed them.
                 session.forwarding, session.qers = kept.forwarding, kept.qers
+            revision = 0 if kept is None else kept.revision
             session.open, session.limits, session.throttle = verdict.granted > 0, self.limits(verdict), verdict.throttle
             session.nchf_ref, session.renew_seconds = verdict.ref, renew_in(verdict.validity)
             told = True
@@ -105,59 +106,75 @@ class Switch:
             kept = await self._store.session(seid)
             if kept is not None:
                 # What is not under the lock: the end of all sessions of a UPF, and other instances.
-                session.deleted = kept.deleted
-                if kept.open != session.open and not kept.deleted:
+                session.deleted, session.revision = kept.deleted, kept.revision
+                as_kept = (kept.revision, kept.open, kept.limits, kept.untold, kept.behind_gate)
+                ours = (revision + 1, session.open, session.limits, session.untold, session.behind_gate)
+                if as_kept != ours and not kept.deleted:
+                    session.open, told = kept.open, False
                     await self._store.update(seid, untold=True)
-                    told = False
             self.remember(session)
         if session.throttle is not None:
             self.throttled.set()
         return told, session.renew_seconds
 
     async def apply(
-        self, seid: int, verdict: Verdict, *, since: int | None = None
-    ) -> tuple[bool, float | None, Reports]:
+        self, seid: int, verdict: Verdict, own: Reports, *, since: int | None = None, without_ocs: bool = False
+    ) -> tuple[bool, float | None]:
         """Let the UPF know what the OCS said: limits, rates, and the gate open or closed.
 
-        Whether it has taken it, seconds until the quota has to be renewed (None: as before), and its reports. Nothing
-        is told where the OCS is owed a later request than the one that it answered, `since`: that one's answer decides.
+        Whether it has taken it, and seconds until the quota has to be renewed (None: as before); its reports are added to
+        `own`, whatever is raised. Nothing is told where there has been a later request than the one that was answered,
+        `since`: that one's answer decides, which another instance may have told already. `without_ocs`: it did not say it,
+        and has to be asked again.
         """
         async with self.locks[seid]:
-            session, oldest = await self._store.owing_session(seid)
-            if session is None or session.deleted or session.upf_seid is None:
-                return True, None, []
-            if since is not None and oldest is not None and (oldest.followed or oldest.sequence > since):
-                return True, None, []
-            open_ = verdict.granted > 0
-            if not open_ and not session.open and not session.untold:
-                return True, None, []
-            change: dict[str, Any] = {"open": open_, "limits": self.limits(verdict)}
-            renewal = renew_in(verdict.validity) if open_ else None
-            if renewal is not None:
-                change["renew_seconds"] = renewal
-            # Behind a closed gate the rate is what it was; the answer that opens it says what it will be.
-            if open_ and verdict.throttle != session.throttle:
-                change["throttle"] = verdict.throttle
-            told, own = await self._change(session, change)
-        return told, renewal, own
+            told: bool | None = None
+            renewal: float | None = None
+            while told is None:
+                session = await self._store.session(seid)
+                if session is None or session.deleted or session.upf_seid is None:
+                    return True, None
+                if since is not None and session.nchf_sequence > since:
+                    return True, None
+                open_ = verdict.granted > 0
+                more: dict[str, Any] = {"without_ocs": without_ocs}
+                if not open_ and not session.open and not session.untold:
+                    if session.without_ocs and not without_ocs:
+                        asked = await self._store.update(seid, revision=session.revision, since=since, **more)
+                        told = None if asked is None else True
+                    else:
+                        told = True
+                    continue
+                renewal = renew_in(verdict.validity) if open_ else None
+                if renewal is not None:
+                    more["renew_seconds"] = renewal
+                wanted = dataclasses.replace(session, open=open_, limits=self.limits(verdict))
+                if open_:
+                    # Behind a closed gate the rate is what it was; the answer that opens it says what it will be.
+                    wanted.throttle = verdict.throttle
+                told = await self._change(session, wanted, own, since=since, **more)
+        return told, renewal
 
-    async def close(self, seid: int) -> bool | None:
-        """Keep it that a gate shall be closed, without telling. Whether that is new; None for an unknown session."""
+    async def close(self, seid: int) -> bool:
+        """Keep it that a gate shall be closed, without telling. False for an unknown session."""
         async with self.locks[seid]:
             session = await self._store.session(seid)
             if session is None or session.deleted:
-                return None
+                return False
             if session.open:
                 await self._store.update(seid, open=False, limits=rules.CLOSED, untold=True)
-            return session.open or not session.untold
+            return True
 
-    async def tell(self, seid: int) -> tuple[bool, Reports]:
-        """Let the UPF know what it has not taken before. Whether it has taken it now, and its reports."""
+    async def tell(self, seid: int, own: Reports) -> bool:
+        """Let the UPF know what it has not taken before. Whether it has taken it now; its reports are added to `own`."""
         async with self.locks[seid]:
-            session = await self._store.session(seid)
-            if session is None or session.deleted or session.upf_seid is None or not session.untold:
-                return True, []
-            return await self._change(session, {})
+            told: bool | None = None
+            while told is None:
+                session = await self._store.session(seid)
+                if session is None or session.deleted or session.upf_seid is None or not session.untold:
+                    return True
+                told = await self._change(session, session, own)
+        return told
 
     async def used(self, seid: int) -> Reports | None:
         """What a session has used since its last report, so far as the UPF tells; None for one that is none (any more).
@@ -173,47 +190,58 @@ class Switch:
             _, own = await self._ask_upf(session, [rules.query_urr(session.own_urr)])
             return own
 
-    async def _change(self, session: Session, change: dict[str, Any]) -> tuple[bool, Reports]:
-        """Keep a change of what the UPF shall do, and tell it: all of it, where it did not take the one before.
+    async def _change(
+        self, session: Session, wanted: Session, own: Reports, *, since: int | None = None, **more: Any
+    ) -> bool | None:
+        """Keep what the UPF shall do, with `more` columns, and tell it: all of it, where it did not take the one before.
 
-        Whether it has taken it, and what it reported with it. The session's lock is held.
+        Whether it has taken it; its reports are added to `own`. The session's lock is held, of which another instance knows
+        nothing: the session's revision tells of it. None: that one has written since `session` was read, nothing is told.
+        Where it has written since then it is not known whom the UPF heard last: False, and what is kept is to be told.
         """
         self.remember(session)
-        wanted = dataclasses.replace(
-            session, **{name: value for name, value in change.items() if name in ("open", "limits", "throttle")}
-        )
-        turns = session.untold or wanted.open == session.behind_gate
+        turns = session.untold or wanted.open == session.behind_gate or wanted.open != session.open
         slows = wanted.open and (session.untold or wanted.throttle != session.throttle)
+        kept = {
+            "open": wanted.open,
+            "limits": wanted.limits,
+            "untold": turns or slows,
+            "behind_gate": session.behind_gate,
+        }
+        if wanted.throttle != session.throttle:
+            kept["throttle"] = wanted.throttle
+        if wanted.open:
+            # An open gate counts from the first packet.
+            kept["behind_gate"] = False
+        # Kept first: if we die now, the next one tells it. A new quota alone does not wait for the disk: the request that it
+        # answers stays until the UPF has been told.
+        revision = await self._store.update(
+            session.seid, lazily=not (turns or slows), revision=session.revision, since=since, **kept, **more
+        )
+        if revision is None:
+            return None
         # A quota counts from the last report, so it is told anew even where it is the same number.
         ies: list[Ie] = [rules.update_urr(session.own_urr, wanted.limits)]
         if turns:
             ies += forwarding.gate(session.forwarding, open_=wanted.open, detour=self._upf.detour(session.seid))
         if slows:
             ies += rules.rates(session.qers, wanted.throttle)
-        if turns or slows:
-            # Kept first: if we die now, the next one tells it.
-            change = {**change, "untold": True}
-        if wanted.open:
-            # An open gate counts from the first packet.
-            change = {**change, "behind_gate": False}
-        if change:
-            # A new quota alone does not wait for the disk: the request that it answers stays until the UPF has been told.
-            await self._store.update(session.seid, lazily=not (turns or slows), **change)
-        cause, own = await self._ask_upf(session, ies)
+        cause, reports = await self._ask_upf(session, ies)
+        own += reports
         told = cause in _TOLD
-        after: dict[str, Any] = {}
-        if told == change.get("untold", session.untold):
-            after["untold"] = not told
-        behind = not wanted.open if told else session.behind_gate
-        if behind != change.get("behind_gate", session.behind_gate):
-            after["behind_gate"] = behind
-        if after:
-            await self._store.update(session.seid, **after)
-        if told:
-            self._told(session, wanted, slows=slows)
+        after = {"untold": not told, "behind_gate": not wanted.open if told else session.behind_gate}
+        if after == {name: kept[name] for name in after}:
+            now = await self._store.session(session.seid)
+            alone = now is not None and now.revision == revision
         else:
+            alone = await self._store.update(session.seid, revision=revision, **after) is not None
+        if not alone:
+            await self._store.update(session.seid, untold=True)
+        elif told:
+            self._told(session, wanted, slows=slows)
+        if not (alone and told):
             UNTOLD.inc()
-        return told, own
+        return alone and told
 
     async def _ask_upf(self, session: Session, ies: list[Ie]) -> tuple[int, Reports]:
         """Change a session on the UPF: its cause (0: no answer) and what it reported by the CTF's rule."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mvnobox.deploy.ansible import run_role
-from mvnobox.deploy.cluster import teardown
+from mvnobox.deploy.cluster import owner, teardown
 from mvnobox.deploy.cluster.pause import ensure_pause_archive, pause_reference
 from mvnobox.deploy.cluster.pki import CLIENT, SERVER, Authority, Identity
 from mvnobox.deploy.kernel import TUN_REMEDY, tun_trouble
@@ -99,6 +99,7 @@ class EmbeddedCluster:
             )
         if (trouble := tun_trouble()) is not None:
             raise EnvironmentUnfit(f"user planes need TUN devices, and {trouble}", TUN_REMEDY)
+        owner.refuse_elsewhere("up")
         self._check_disk()
         kubernetes = ensure_tool("kubernetes", report)
         coredns = ensure_tool("coredns", report)

@@ -37,6 +37,14 @@ def pending(project: str, stack: str) -> list[str]:
     ]
 
 
+def holds(project: str, stack: str, kind: str, identity: str) -> bool:
+    """Whether the state has a resource of this type and provider's id."""
+    return any(
+        (resource["type"], resource.get("id")) == (kind, identity)
+        for resource in _latest(project, stack).get("resources") or []
+    )
+
+
 def resource_count(project: str, stack: str) -> int:
     """How many resources the state holds, the stack itself and providers left out."""
     return sum(

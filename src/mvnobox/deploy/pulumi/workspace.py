@@ -170,12 +170,13 @@ class Workspace:
             arguments = ["destroy", "--yes", "--skip-preview", "--parallel", PARALLEL, "--stack", stack]
             self._operate(arguments, stack, task, extra)
 
-    def remove(self, stack: str) -> None:
-        """Forget a stack that holds nothing any more: its state and its settings."""
+    def remove(self, stack: str, *, force: bool = False) -> None:
+        """Forget a stack, its state and its settings. It holds nothing any more, or, with `force`, what it holds is gone."""
         if self.exists(stack):
             self._unlock(stack)
             settings.link(stack)
-            self._must(["stack", "rm", "--yes", "--stack", stack], f"the stack {stack} could not be removed")
+            forced = ["--force"] if force else []
+            self._must(["stack", "rm", "--yes", *forced, "--stack", stack], f"the stack {stack} could not be removed")
         settings.unlink(stack)
 
     def outputs(self, stack: str) -> dict[str, Any]:
