@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from mvnobox.deploy.cluster import ClusterChoice
-from mvnobox.deploy.paths import home_dir, project_root
+from mvnobox.deploy.paths import cluster_note, cluster_notes, home_dir, project_root
 from mvnobox.errors import BadInput, EnvironmentUnfit
 from mvnobox.spec import BrandSpec, InvalidSpec, load_brand
 
@@ -99,7 +99,7 @@ class Installation:
 
     @property
     def _cluster_file(self) -> Path:
-        return home_dir() / f"cluster.{self.env}.json"
+        return cluster_note(home_dir(), self.env)
 
     def remember_cluster(self, choice: ClusterChoice) -> None:
         """Note the cluster, for the commands that follow."""
@@ -121,9 +121,8 @@ class Installation:
 
 def all_clusters() -> dict[str, ClusterChoice]:
     """The clusters of all environments of this home."""
-    names = [path.name.removeprefix("cluster.").removesuffix(".json") for path in home_dir().glob("cluster.*.json")]
     found = {}
-    for name in sorted(names):
+    for name in cluster_notes(home_dir()):
         with contextlib.suppress(EnvironmentUnfit):
             found[name] = Installation(name).cluster()
     return found

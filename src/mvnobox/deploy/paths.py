@@ -21,6 +21,17 @@ def home_dir() -> Path:
     return Path(os.environ.get("MVNO_HOME") or Path.home() / ".local" / "share" / "mvno-box")
 
 
+def cluster_notes(home: Path) -> dict[str, Path]:
+    """The files of a home that say which cluster an environment lives on, by environment. Raises OSError."""
+    found = [name for name in sorted(os.listdir(home)) if name.startswith("cluster.") and name.endswith(".json")]
+    return {name.removeprefix("cluster.").removesuffix(".json"): home / name for name in found}
+
+
+def cluster_note(home: Path, env: str) -> Path:
+    """The one of an environment."""
+    return home / f"cluster.{env}.json"
+
+
 def cluster_dir() -> Path:
     """The embedded cluster's data (needs root). Override: MVNO_CLUSTER_DIR."""
     return Path(os.environ.get("MVNO_CLUSTER_DIR") or "/var/lib/mvno-box")

@@ -39,7 +39,7 @@ def down(*, brand: str | None, env: str, everything: bool, report: Reporter) -> 
         other = owner.elsewhere()
         embedded = [name for name, choice in clusters.items() if choice.kind == "embedded"]
         if other is not None and (not clusters or (env in embedded and _holds_anything(env))):
-            owner.refuse_elsewhere("down")
+            raise owner.refusal(other, "down")
         _stacks(installation, report)
         if other is None:
             EmbeddedCluster().down(report, everything=everything)

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from prometheus_client import Counter, Histogram
@@ -392,21 +392,22 @@ class Gate:
 
     async def _apply(self, seid: int, verdict: Verdict, *, since: int | None = None, without_ocs: bool = False) -> bool:
         """Whether the UPF does what the OCS said, in answer to the request `since`."""
-        own: list[rules.Report] = []
-        try:
+        async with self._reports(seid) as own:
             told, renewal = await self.switch.apply(seid, verdict, own, since=since, without_ocs=without_ocs)
-        finally:
-            # The UPF does not say it again.
-            if own:
-                await self.owe(seid, own)
         if renewal is not None:
             self.renewals.note(seid, renewal)
         return told
 
     async def _tell(self, seid: int) -> bool:
+        async with self._reports(seid) as own:
+            return await self.switch.tell(seid, own)
+
+    @contextlib.asynccontextmanager
+    async def _reports(self, seid: int) -> AsyncIterator[list[rules.Report]]:
+        """What the UPF reports while it is told something is owed, whatever is raised: it does not say it again."""
         own: list[rules.Report] = []
         try:
-            return await self.switch.tell(seid, own)
+            yield own
         finally:
             if own:
                 await self.owe(seid, own)

@@ -217,15 +217,13 @@ class Store:
         if self.revises(columns):
             names += ", revision = revision + 1"
         source = f"FROM {LAZILY}" if lazily else ""
-        conditions = ""
+        parameters, conditions = [seid, *values.values()], ""
         for condition, value in (("revision =", revision), ("nchf_sequence <=", since)):
             if value is not None:
-                values[condition] = value
-                conditions += f" AND {condition} ${len(values) + 1}"
+                parameters.append(value)
+                conditions += f" AND {condition} ${len(parameters)}"
         after: int | None = await self._pool.fetchval(
-            f"UPDATE session SET {names} {source} WHERE seid = $1{conditions} RETURNING revision",
-            seid,
-            *values.values(),
+            f"UPDATE session SET {names} {source} WHERE seid = $1{conditions} RETURNING revision", *parameters
         )
         return after
 

@@ -127,33 +127,34 @@ class Switch:
         `since`: that one's answer decides, which another instance may have told already. `without_ocs`: it did not say it,
         and has to be asked again.
         """
+        open_ = verdict.granted > 0
+        renewal = renew_in(verdict.validity) if open_ else None
+        more: dict[str, Any] = {"without_ocs": without_ocs}
+        if renewal is not None:
+            more["renew_seconds"] = renewal
         async with self.locks[seid]:
-            told: bool | None = None
-            renewal: float | None = None
-            while told is None:
+            # Again where another instance has written since it was read.
+            while True:
                 session = await self._store.session(seid)
                 if session is None or session.deleted or session.upf_seid is None:
                     return True, None
                 if since is not None and session.nchf_sequence > since:
                     return True, None
-                open_ = verdict.granted > 0
-                more: dict[str, Any] = {"without_ocs": without_ocs}
                 if not open_ and not session.open and not session.untold:
-                    if session.without_ocs and not without_ocs:
-                        asked = await self._store.update(seid, revision=session.revision, since=since, **more)
-                        told = None if asked is None else True
-                    else:
-                        told = True
+                    new = session.without_ocs and not without_ocs
+                    if (
+                        not new
+                        or await self._store.update(seid, revision=session.revision, since=since, **more) is not None
+                    ):
+                        return True, None
                     continue
-                renewal = renew_in(verdict.validity) if open_ else None
-                if renewal is not None:
-                    more["renew_seconds"] = renewal
                 wanted = dataclasses.replace(session, open=open_, limits=self.limits(verdict))
                 if open_:
                     # Behind a closed gate the rate is what it was; the answer that opens it says what it will be.
                     wanted.throttle = verdict.throttle
                 told = await self._change(session, wanted, own, since=since, **more)
-        return told, renewal
+                if told is not None:
+                    return told, renewal
 
     async def close(self, seid: int) -> bool:
         """Keep it that a gate shall be closed, without telling. False for an unknown session."""
@@ -168,13 +169,13 @@ class Switch:
     async def tell(self, seid: int, own: Reports) -> bool:
         """Let the UPF know what it has not taken before. Whether it has taken it now; its reports are added to `own`."""
         async with self.locks[seid]:
-            told: bool | None = None
-            while told is None:
+            while True:
                 session = await self._store.session(seid)
                 if session is None or session.deleted or session.upf_seid is None or not session.untold:
                     return True
                 told = await self._change(session, session, own)
-        return told
+                if told is not None:
+                    return told
 
     async def used(self, seid: int) -> Reports | None:
         """What a session has used since its last report, so far as the UPF tells; None for one that is none (any more).

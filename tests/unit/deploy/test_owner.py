@@ -33,15 +33,17 @@ def homes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
     return first, second
 
 
-def note(home: Path, kind: str) -> None:
-    (home / "cluster.dev.json").write_text(json.dumps({"kind": kind, "context": "c", "kubeconfig": "k", "reason": "r"}))
+def note(home: Path, kind: str, env: str = "dev") -> None:
+    (home / f"cluster.{env}.json").write_text(
+        json.dumps({"kind": kind, "context": "c", "kubeconfig": "k", "reason": "r"})
+    )
 
 
 def test_another_home_is_told_of_with_the_command_that_works(homes: tuple[Path, Path]) -> None:
     assert owner.elsewhere() == homes[0]
-    with pytest.raises(EnvironmentUnfit, match=r"whose state is in .*first home") as found:
-        owner.refuse_elsewhere("up")
-    assert f"MVNO_HOME='{homes[0]}' ./mvno up" in found.value.remedy
+    found = owner.refusal(homes[0], "up")
+    assert f"whose state is in {homes[0]}," in str(found)
+    assert f"MVNO_HOME='{homes[0]}' ./mvno up" in found.remedy
 
 
 @pytest.mark.parametrize("left", ["nothing", "another cluster", "a torn note"])
@@ -53,7 +55,6 @@ def test_a_home_without_an_installation_there_has_no_say(homes: tuple[Path, Path
     else:
         (homes[0] / "cluster.dev.json").write_text('{"kind": "emb')
     assert owner.elsewhere() is None
-    owner.refuse_elsewhere("down")
 
 
 def test_our_own_and_nobodys_cluster_are_not_elsewhere(
@@ -111,7 +112,7 @@ def test_down_does_not_forget_an_installation_that_it_does_not_remove(
 
 def test_down_wants_to_know_which_environment(homes: tuple[Path, Path], removed: list[bool]) -> None:
     owner.claim()
-    (homes[1] / "cluster.lab.json").write_text((homes[0] / "cluster.dev.json").read_text())
+    note(homes[1], "embedded", "lab")
     with pytest.raises(EnvironmentUnfit, match="nothing is installed in 'dev'") as found:
         take_down()
     assert "--env lab" in found.value.remedy and homes[1].exists() and not removed
@@ -132,9 +133,7 @@ def test_down_of_one_environment_leaves_the_states_of_the_others(
     monkeypatch.setattr(remove, "Workspace", Engine)
     owner.claim()
     for env, kind in (("dev", "embedded"), ("lab", "embedded"), ("prod", "existing")):
-        (homes[1] / f"cluster.{env}.json").write_text(
-            json.dumps({"kind": kind, "context": "c", "kubeconfig": "k", "reason": "r"})
-        )
+        note(homes[1], kind, env)
         holds(homes[1], f"platform.{env}", f"platform-{env}")
     take_down()
     # The embedded cluster is gone, and with it all that was on it.

@@ -15,7 +15,7 @@ from mvnobox.pfcp.codec import DROP, FORW, Ie, IeType, Message, Type
 from mvnobox.pfcp.endpoint import NoAnswer
 
 from .conftest import QUANTUM, QUOTA, Bench, until
-from .replay import Replay, established, last_actions
+from .replay import established, last_actions
 
 pytestmark = pytest.mark.timeout(60)
 CHANGE = Type.SESSION_MODIFICATION_REQUEST
@@ -23,13 +23,17 @@ OPEN, LAST, SHUT = Verdict(QUOTA), Verdict(QUANTUM, final=True), Verdict(0)
 # Some flag of an Apply Action that the SMF did not set before (clause 8.2.26: DUPL).
 DUPL = 0x10
 MOMENTS = ("after we read", "before the UPF hears us", "after the UPF heard us", "and the UPF does not hear us")
+IN_EVERY_WAY = pytest.mark.parametrize(
+    ("moment", "was", "ours", "others"),
+    list(itertools.product(MOMENTS, (OPEN, SHUT), (OPEN, SHUT), (OPEN, LAST, SHUT))),
+)
 
 
 class Two:
     """The bench's instance and another one on the same database and UPF, which speaks once in the middle of our word."""
 
-    def __init__(self, bench: Bench, replay: Replay, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.bench, self.seid = bench, replay.seid
+    def __init__(self, bench: Bench, seid: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.bench, self.seid = bench, seid
         self.here, upf = bench.ctf.gate.switch, bench.ctf.gate.switch._upf
         self.there = Switch(bench.settings, bench.store, upf)
         self._moment, self._others = "", self._nothing
@@ -81,75 +85,65 @@ class Two:
         return kept.open
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
-@pytest.mark.parametrize(
-    ("was", "ours", "others"), list(itertools.product((OPEN, SHUT), (OPEN, SHUT), (OPEN, LAST, SHUT)))
-)
-async def test_the_upf_does_what_is_kept_last(
-    scripted: tuple[Bench, Chf], monkeypatch: pytest.MonkeyPatch, moment: str, was: Verdict, ours: Verdict, others: Verdict
-) -> None:  # fmt: skip
+@pytest.fixture
+async def two(scripted: tuple[Bench, Chf], monkeypatch: pytest.MonkeyPatch) -> Two:
+    """With one session."""
     bench, _ = scripted
-    replay = await established(bench)
-    two = Two(bench, replay, monkeypatch)
-    await two.here.apply(replay.seid, was, [])
-    two.then(moment, lambda: two.there.apply(replay.seid, others, []))
-    told, _ = await two.here.apply(replay.seid, ours, [])
+    return Two(bench, (await established(bench)).seid, monkeypatch)
+
+
+@IN_EVERY_WAY
+async def test_the_upf_does_what_is_kept_last(
+    two: Two, moment: str, was: Verdict, ours: Verdict, others: Verdict
+) -> None:
+    await two.here.apply(two.seid, was, [])
+    two.then(moment, lambda: two.there.apply(two.seid, others, []))
+    told, _ = await two.here.apply(two.seid, ours, [])
     # Nothing is said about a gate that is closed already.
     assert two.spoke or (was, ours) == (SHUT, SHUT)
     # Who cannot know whom the UPF heard last tells it again.
-    assert told or await two.here.tell(replay.seid, [])
+    assert told or await two.here.tell(two.seid, [])
     await two.agrees()
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
-@pytest.mark.parametrize(
-    ("was", "ours", "others"), list(itertools.product((OPEN, SHUT), (OPEN, SHUT), (OPEN, LAST, SHUT)))
-)
+@IN_EVERY_WAY
 async def test_the_later_requests_answer_decides_whoever_has_it(
-    scripted: tuple[Bench, Chf], monkeypatch: pytest.MonkeyPatch, moment: str, was: Verdict, ours: Verdict, others: Verdict
-) -> None:  # fmt: skip
-    bench, _ = scripted
-    replay = await established(bench)
-    two = Two(bench, replay, monkeypatch)
-    assert (await bench.store.take_usage(replay.seid, [])) is not None
-    await two.here.apply(replay.seid, was, [])
+    two: Two, moment: str, was: Verdict, ours: Verdict, others: Verdict
+) -> None:
+    assert (await two.bench.store.take_usage(two.seid, [])) is not None
+    await two.here.apply(two.seid, was, [])
 
     async def second() -> None:
-        asked = await bench.store.take_usage(replay.seid, [])
+        asked = await two.bench.store.take_usage(two.seid, [])
         assert asked is not None and asked.sequence == 2
-        await two.there.apply(replay.seid, others, [], since=2)
+        await two.there.apply(two.seid, others, [], since=2)
 
     two.then(moment, second)
-    await two.here.apply(replay.seid, ours, [], since=1)
+    await two.here.apply(two.seid, ours, [], since=1)
     await two.speak()
-    await two.here.tell(replay.seid, [])
+    await two.here.tell(two.seid, [])
     assert await two.agrees() is (others.granted > 0)
-    kept = await bench.store.session(replay.seid)
+    kept = await two.bench.store.session(two.seid)
     assert kept is not None and kept.limits == two.here.limits(others)
 
 
 @pytest.mark.parametrize("moment", MOMENTS[1:3])
-async def test_what_the_smf_changes_meanwhile_does_not_open_a_gate(
-    scripted: tuple[Bench, Chf], monkeypatch: pytest.MonkeyPatch, moment: str
-) -> None:
-    bench, _ = scripted
-    replay = await established(bench)
-    two = Two(bench, replay, monkeypatch)
-    await two.here.apply(replay.seid, OPEN, [])
-    two.then(moment, lambda: two.there.apply(replay.seid, SHUT, []))
+async def test_what_the_smf_changes_meanwhile_does_not_open_a_gate(two: Two, moment: str) -> None:
+    await two.here.apply(two.seid, OPEN, [])
+    two.then(moment, lambda: two.there.apply(two.seid, SHUT, []))
     far = codec.group(
         IeType.UPDATE_FAR, [codec.u32(IeType.FAR_ID, 2), Ie(IeType.APPLY_ACTION, bytes([FORW | DUPL, 0]))]
     )
-    answer = await bench.smf.ask(Message(CHANGE, 0, [far], seid=replay.seid))
+    answer = await two.bench.smf.ask(Message(CHANGE, 0, [far], seid=two.seid))
     assert codec.number(answer.first(IeType.CAUSE), 1) == 1 and two.spoke
 
     async def told() -> bool:
-        kept = await bench.store.session(replay.seid)
+        kept = await two.bench.store.session(two.seid)
         return kept is not None and not kept.untold
 
     await until("the last word", told)
     assert not await two.agrees()
-    kept = await bench.store.session(replay.seid)
+    kept = await two.bench.store.session(two.seid)
     assert kept is not None and kept.forwarding.actions[2][0] == FORW | DUPL
 
 

@@ -99,7 +99,8 @@ class EmbeddedCluster:
             )
         if (trouble := tun_trouble()) is not None:
             raise EnvironmentUnfit(f"user planes need TUN devices, and {trouble}", TUN_REMEDY)
-        owner.refuse_elsewhere("up")
+        if (other := owner.elsewhere()) is not None:
+            raise owner.refusal(other, "up")
         self._check_disk()
         kubernetes = ensure_tool("kubernetes", report)
         coredns = ensure_tool("coredns", report)

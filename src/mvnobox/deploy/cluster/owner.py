@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 from pathlib import Path
 
-from mvnobox.deploy.paths import cluster_dir, home_dir
+from mvnobox.deploy.paths import cluster_dir, cluster_notes, home_dir
 from mvnobox.errors import EnvironmentUnfit
 
 _DOES = {"up": "works on that one", "down": "removes that one, with its customers"}
@@ -36,8 +35,7 @@ def elsewhere() -> Path | None:
     if home == home_dir().resolve():
         return None
     try:
-        notes = [home / name for name in os.listdir(home) if name.startswith("cluster.") and name.endswith(".json")]
-        return home if any(map(_runs_embedded, notes)) else None
+        return home if any(map(_runs_embedded, cluster_notes(home).values())) else None
     except PermissionError:
         # Another user's, who may have something in it.
         return home
@@ -52,12 +50,10 @@ def _runs_embedded(note: Path) -> bool:
         return False
 
 
-def refuse_elsewhere(verb: str) -> None:
-    """Raise EnvironmentUnfit where `mvno <verb>` would touch an installation of another home."""
-    home = elsewhere()
-    if home is not None:
-        raise EnvironmentUnfit(
-            f"this machine's embedded cluster runs an installation whose state is in {home}, not in {home_dir().resolve()}",
-            f"MVNO_HOME={shlex.quote(str(home))} ./mvno {verb} ... {_DOES[verb]}; "
-            "sudo and a root login can have different homes",
-        )
+def refusal(home: Path, verb: str) -> EnvironmentUnfit:
+    """Why `mvno <verb>` would touch an installation of another home, and what to do."""
+    return EnvironmentUnfit(
+        f"this machine's embedded cluster runs an installation whose state is in {home}, not in {home_dir().resolve()}",
+        f"MVNO_HOME={shlex.quote(str(home))} ./mvno {verb} ... {_DOES[verb]}; "
+        "sudo and a root login can have different homes",
+    )
